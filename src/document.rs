@@ -1,0 +1,124 @@
+//! Documents as callers see them: what is asked of a node, and what it answers.
+
+use crate::id::ReplicaId;
+use crate::time::{Millis, Stamp};
+use std::fmt;
+use std::string::String;
+use std::vec::Vec;
+
+/// A document's version: its stamp and the replica that wrote it. Opaque to callers; `ETag` in HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// When.
+    pub stamp: Stamp,
+    /// By whom.
+    pub origin: ReplicaId,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.stamp.to_bits(), self.origin)
+    }
+}
+
+impl Version {
+    /// Reads what [`Version`] prints.
+    pub fn parse(text: &str) -> Option<Version> {
+        let (stamp, origin) = text.split_once('-')?;
+        let bits = |hex: &str| {
+            if hex.len() == 16 { u64::from_str_radix(hex, 16).ok() } else { None }
+        };
+        Some(Version { stamp: Stamp::from_bits(bits(stamp)?), origin: ReplicaId::from_bits(bits(origin)?) })
+    }
+}
+
+/// What must hold of this node's copy for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Always,
+    /// There is no document (`If-None-Match: *`).
+    Absent,
+    /// There is one (`If-Match: *`).
+    Present,
+    /// It is at this version (`If-Match: "…"`).
+    At(Version),
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteOp {
+    /// 1 to 128 bytes.
+    pub collection: String,
+    /// 1 to 1024 bytes.
+    pub key: String,
+    /// The document, one JSON value; `None` deletes.
+    pub value: Option<Vec<u8>>,
+    /// Milliseconds that it is to live, from now.
+    pub ttl: Option<Millis>,
+    /// What must hold.
+    pub condition: Condition,
+}
+
+/// A write that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The document's version now.
+    pub version: Version,
+    /// Whether there was a document before.
+    pub existed: bool,
+}
+
+/// A document that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its key.
+    pub key: String,
+    /// Its version.
+    pub version: Version,
+    /// The JSON, byte for byte as it was written.
+    pub value: Vec<u8>,
+}
+
+/// Which documents of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Only keys that start with this.
+    pub prefix: String,
+    /// Only keys beyond this one, in the direction of the listing.
+    pub after: Option<String>,
+    /// At most this many, 1 to 1000.
+    pub limit: usize,
+    /// From the highest key down.
+    pub reverse: bool,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Query { prefix: String::new(), after: None, limit: 100, reverse: false }
+    }
+}
+
+/// Documents in byte order of their keys, at most [`PAGE_BYTES_MAX`] of values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The documents.
+    pub documents: Vec<Document>,
+    /// Pass it as [`Query::after`] for the next page; none when this was the last.
+    pub next: Option<String>,
+}
+
+/// Documents in one page.
+pub const PAGE_DOCUMENTS_MAX: usize = 1000;
+/// Value bytes in one page; a single larger document still comes whole.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A collection and how many documents it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionSummary {
+    /// Its name.
+    pub name: String,
+    /// Live documents.
+    pub documents: u64,
+}
