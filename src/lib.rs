@@ -14,6 +14,10 @@ pub mod row;
 pub mod time;
 pub mod wire;
 
+#[doc(hidden)]
+pub mod mutants;
+pub mod replica;
+
 #[cfg(feature = "std")]
 pub mod document;
 #[cfg(feature = "std")]

@@ -120,6 +120,8 @@ pub enum Mode {
 pub struct Pull {
     /// Chosen by the receiver, rising on a link; batches of another number are late and ignored.
     pub stream: u32,
+    /// Whose stream: a sender that has taken a new identity since ignores it.
+    pub of: ReplicaId,
     /// Which rows.
     pub mode: Mode,
     /// After this position.

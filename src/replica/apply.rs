@@ -1,0 +1,169 @@
+//! A batch from a peer: rows by last-write-wins, the cursor, and at a closure the vector; all in one transaction.
+
+use super::knowledge::{Knowledge, MemberState};
+use super::table::{Area, Table, Want};
+use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
+use crate::limits::REPLICAS_MAX;
+use crate::mutants::{Mutant, planted};
+use crate::row::{Row, RowKey, Scope};
+use crate::time::Reading;
+use crate::wire::{Closure, Mode};
+use alloc::vec::Vec;
+
+/// A batch with what is known of who sent it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incoming {
+    /// The sender.
+    pub device: DeviceId,
+    /// Its replica; its cursor is kept for this one.
+    pub replica: ReplicaId,
+    /// What it has last announced to cover.
+    pub announced: VersionVector,
+    /// [`Mode::Increment`] or [`Mode::Reconcile`].
+    pub mode: Mode,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Its stream's position after them.
+    pub upto: LocalSeq,
+    /// Nothing stands beyond.
+    pub closure: Option<Closure>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// It is in the rows.
+    Applied {
+        /// Keys whose row changed.
+        changed: Vec<RowKey>,
+        /// Whether a record about members is among them.
+        system: bool,
+        /// Both cover the same and every row is covered, and the documents differ.
+        alarm: bool,
+        /// Both cover the same and the documents are the same.
+        equal: bool,
+    },
+    /// The sender does not cover our floor: nothing was taken.
+    SenderBelowFloor,
+    /// We do not cover the sender's floor: the vector was not joined, we are a newcomer there.
+    ReceiverBelowFloor,
+    /// The sender knows later writes of this replica than this replica does: our disk was rolled back.
+    RolledBack,
+    /// Joining would exceed the bound on replicas: nothing was taken.
+    TooManyReplicas,
+}
+
+impl Knowledge {
+    /// Applies a batch.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn apply<T: Table>(&mut self, table: &mut T, now: Reading, incoming: Incoming) -> Result<Applied, T::Error> {
+        if !incoming.announced.includes(&self.floor) && !planted(Mutant::NoFloorCheckOnApply) {
+            return Ok(Applied::SenderBelowFloor);
+        }
+        if let Some(closure) = &incoming.closure {
+            if !self.vector.includes(&closure.floor) && !planted(Mutant::NoFloorCheckAtClosure) {
+                return Ok(Applied::ReceiverBelowFloor);
+            }
+            if closure.vector.of(self.replica) > self.seq {
+                return Ok(Applied::RolledBack);
+            }
+            let new = closure.vector.iter().filter(|dot| self.vector.of(dot.origin) == 0).count();
+            if self.vector.len() + new > REPLICAS_MAX {
+                return Ok(Applied::TooManyReplicas);
+            }
+        }
+        if incoming.rows.iter().any(|row| row.dot.origin == self.replica && row.dot.seq > self.seq) {
+            return Ok(Applied::RolledBack);
+        }
+
+        let mut changed = Vec::new();
+        if !planted(Mutant::CursorWithoutRows) || incoming.closure.is_some() {
+            for row in incoming.rows {
+                if self.merge(table, now, incoming.mode, &row)? {
+                    if planted(Mutant::JoinAtEveryBatch) {
+                        self.vector.raise(row.dot);
+                    }
+                    changed.push(row.key);
+                }
+            }
+        }
+        let member = table.member(&incoming.device)?;
+        if let Some(mut member) = member.filter(|member| member.replica == incoming.replica) {
+            member.cursor = member.cursor.max(incoming.upto);
+            if let Some(closure) = &incoming.closure {
+                note_vector(&mut member, &closure.vector);
+            }
+            table.set_member(&incoming.device, &member)?;
+        }
+        let (mut alarm, mut equal) = (false, false);
+        if let Some(closure) = &incoming.closure {
+            self.vector.join(&closure.vector);
+            let clean = self.is_clean(table)?;
+            if closure.clean && clean && self.vector == closure.vector {
+                equal = self.digest == closure.digest;
+                alarm = !equal;
+            }
+        } else if planted(Mutant::JoinAtEveryBatch) {
+            self.vector.join(&incoming.announced);
+        }
+        let system = changed.iter().any(|key| key.scope == Scope::System);
+        Ok(Applied::Applied { changed, system, alarm, equal })
+    }
+
+    /// Whether every row is covered by the vector, so that the digest can be compared. Looks only at rows that were
+    /// not known to be covered before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn is_clean<T: Table>(&mut self, table: &mut T) -> Result<bool, T::Error> {
+        let mut upto = self.tail;
+        let vector = &self.vector;
+        table.stream(
+            Area::Rows,
+            self.covered_upto,
+            &mut |head| {
+                if head.local || vector.covers(head.dot) {
+                    return Want::Skip;
+                }
+                upto = head.local_seq - 1;
+                Want::Stop
+            },
+            &mut |_, _| {},
+        )?;
+        self.covered_upto = upto;
+        Ok(upto == self.tail)
+    }
+
+    /// Takes one row if it wins. Says whether it did.
+    fn merge<T: Table>(&mut self, table: &mut T, now: Reading, mode: Mode, row: &Row) -> Result<bool, T::Error> {
+        if mode == Mode::Increment && self.vector.covers(row.dot) {
+            return Ok(false);
+        }
+        let before = table.head(Area::Rows, &row.key)?;
+        let wins = match before {
+            None => true,
+            Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
+            Some(head) => row.rank() > head.rank(),
+        };
+        if self.recovered > 0 {
+            table.drop_recovered(&row.key, row.dot)?;
+        }
+        if wins {
+            if planted(Mutant::FutureMovesClock) {
+                self.hlc.raise_to(row.stamp);
+            }
+            self.hlc.witness(now, row.stamp);
+            self.put(table, Area::Rows, row, before)?;
+        }
+        Ok(wins)
+    }
+}
+
+/// Takes a member's own announcement of what it covers: never downwards for one replica.
+pub(super) fn note_vector(member: &mut MemberState, vector: &VersionVector) {
+    member.heard = member.heard.max(vector.of(member.replica));
+    member.confirmed.join(vector);
+    member.has_confirmed = true;
+}

@@ -1,0 +1,145 @@
+//! A newcomer takes the whole state of a peer whose floor it does not cover.
+//!
+//! The peer's rows are staged as they come; when its tail is reached one transaction puts them in force and decides
+//! what becomes of what this node held.
+
+use super::knowledge::Knowledge;
+use super::table::{Area, Sweep, Table, Want};
+use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq};
+use crate::mutants::{Mutant, planted};
+use crate::row::{Body, Head, Row};
+use crate::time::Reading;
+use crate::wire::Closure;
+
+/// Whose state it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    /// The peer.
+    pub device: DeviceId,
+    /// Its replica.
+    pub replica: ReplicaId,
+    /// The end of its stream.
+    pub upto: LocalSeq,
+    /// What it covers there.
+    pub closure: Closure,
+}
+
+/// What became of what this node held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Bootstrapped {
+    /// Documents deleted here that the peer still had: deleted again.
+    pub deleted_again: u64,
+    /// Own writes never sent to anybody: written again.
+    pub written_again: u64,
+    /// Rows that the peer does not cover: kept aside.
+    pub recovered: u64,
+}
+
+impl Knowledge {
+    /// Stages rows of the peer's stream; the later of two rows of one key stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn stage<T: Table>(table: &mut T, rows: &[Row]) -> Result<(), T::Error> {
+        let mut staged = table.stage_tail()?;
+        for row in rows {
+            let before = table.head(Area::Stage, &row.key)?;
+            if before.is_none_or(|head| row.rank() > head.rank()) {
+                staged += 1;
+                table.put(Area::Stage, row, &Head::of(row, staged), before.map(|head| head.local_seq))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the staged state in force.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn bootstrap<T: Table>(
+        &mut self,
+        table: &mut T,
+        now: Reading,
+        origin: &Origin,
+        random: u64,
+    ) -> Result<Bootstrapped, T::Error> {
+        let mut done = Bootstrapped::default();
+        let staged = table.stage_tail()?;
+        let (old_replica, old_sent, old_vector) = (self.replica, self.sent, self.vector.clone());
+        let theirs = &origin.closure.vector;
+
+        if planted(Mutant::BootstrapKeepsReplica) {
+            self.covered_upto = 0;
+        } else {
+            self.vector.join(theirs);
+            self.new_life(&[origin.replica], random);
+        }
+        let seq_before: Seq = self.seq;
+        self.vector = theirs.clone();
+        if seq_before > 0 {
+            self.vector.set(self.replica, seq_before);
+        }
+        self.floor = origin.closure.floor.clone();
+        self.hlc.raise_to(origin.closure.hlc);
+        self.tail = staged;
+        self.digest = 0;
+
+        // What the peer has and this node had deleted: the delete may be news to everybody.
+        let mut digest = 0u128;
+        let mut add = |head: &Head| {
+            digest = digest.wrapping_add(head.digest_term());
+            Want::Skip
+        };
+        table.stream(Area::Stage, 0, &mut add, &mut |_, _| {})?;
+        self.digest = digest;
+        let mut shared = Sweep::new(Area::Stage, staged);
+        while shared.next(table, |head| !head.tombstone && old_vector.covers(head.dot))? {
+            for row in shared.rows.drain(..) {
+                if table.head(Area::Rows, &row.key)?.is_none_or(|head| head.tombstone) {
+                    self.write_as_new(table, now, Area::Stage, row.key, Body::Tombstone, None)?;
+                    done.deleted_again += 1;
+                }
+            }
+        }
+
+        // What this node had and the peer does not cover.
+        let mut held = Sweep::new(Area::Rows, LocalSeq::MAX);
+        while held.next(table, |head| head.local || !theirs.covers(head.dot))? {
+            for row in held.rows.drain(..) {
+                let staged = table.head(Area::Stage, &row.key)?;
+                let outranked = staged.is_some_and(|head| head.rank() > row.rank());
+                if row.is_local() {
+                    self.put(table, Area::Stage, &row, None)?;
+                } else if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
+                    if staged.is_some() || !row.is_tombstone() {
+                        self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
+                        done.written_again += 1;
+                    }
+                } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
+                    table.keep_recovered(&row)?;
+                    self.recovered += 1;
+                    done.recovered += 1;
+                }
+            }
+        }
+        table.promote_stage()?;
+        if let Some(start) = self.tokens.last_mut() {
+            (start.seq, start.tail) = (0, 0);
+        }
+
+        // Rows that were taken from others and are not covered any more must be asked for again.
+        for (device, mut member) in table.members()? {
+            let cursor = match device == origin.device && member.replica == origin.replica {
+                true => origin.upto,
+                false if planted(Mutant::BootstrapKeepsCursors) => member.cursor,
+                false => 0,
+            };
+            if member.cursor != cursor {
+                member.cursor = cursor;
+                table.set_member(&device, &member)?;
+            }
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,80 @@
+//! Two histories of one replica: a card that was rolled back, or cloned. Noticed by peers, mended by a new identity.
+
+use super::knowledge::{Knowledge, MemberState};
+use super::table::{Area, Sweep, Table};
+use crate::id::{Seq, VersionVector};
+use crate::limits::START_TOKENS_MAX;
+use crate::mutants::{Mutant, planted};
+use crate::row::Row;
+use crate::time::Reading;
+use crate::wire::Hello;
+
+/// Whether a peer's Hello continues the history that is remembered of it.
+///
+/// `Err` holds the last start that both histories share, if any is known. `ours` is our own vector: nobody can know
+/// more of a replica's writes than the replica itself.
+///
+/// # Errors
+/// The replica has two histories.
+pub fn history_verdict(seen: Option<&MemberState>, ours: &VersionVector, hello: &Hello) -> Result<(), Option<u64>> {
+    if planted(Mutant::ForkNotNoticed) {
+        return Ok(());
+    }
+    let own = hello.vector.of(hello.replica);
+    let seen = seen.filter(|seen| seen.replica == hello.replica);
+    let place = |token: u64| hello.tokens.iter().position(|start| start.token == token);
+    let common = seen.and_then(|seen| seen.tokens.iter().rev().copied().find(|token| place(*token).is_some()));
+    if ours.of(hello.replica) > own {
+        return Err(common);
+    }
+    let Some((seen, last)) = seen.and_then(|seen| Some((seen, *seen.tokens.last()?))) else { return Ok(()) };
+    let (seq, tail) = match place(last).map(|at| hello.tokens.get(at + 1)) {
+        // It is still in the start that we know.
+        Some(None) => (own, hello.tail),
+        // The start that followed must not stand behind what we have heard in the one before.
+        Some(Some(next)) => (next.seq, next.tail),
+        // The one that we know has fallen off the end of a full list.
+        None if hello.tokens.len() == START_TOKENS_MAX => (hello.tokens[0].seq, hello.tokens[0].tail),
+        None => return Err(common),
+    };
+    if seq < seen.heard || tail < seen.cursor { Err(common) } else { Ok(()) }
+}
+
+/// The highest own sequence that is proved to be the same in both histories.
+pub fn shared_until(knowledge: &Knowledge, common: Option<u64>) -> Seq {
+    let start = knowledge.tokens.iter().find(|start| Some(start.token) == common);
+    start.map_or(0, |start| start.seq)
+}
+
+impl Knowledge {
+    /// Takes a new identity: the old one has two histories that part somewhere after `shared`.
+    ///
+    /// Own rows beyond `shared` get new dots and keep their stamps: somebody may have seen them and deleted them since,
+    /// and a new stamp would beat that delete. They count as sent for the same reason. The vector claims no more of
+    /// the old identity than is shared.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn fork<T: Table>(&mut self, table: &mut T, now: Reading, shared: Seq, random: u64) -> Result<(), T::Error> {
+        let old = self.replica;
+        let mut parted = Sweep::new(Area::Rows, self.tail);
+        self.new_life(&[], random);
+        self.vector.set(old, shared);
+        while parted.next(table, |head| head.dot.origin == old && head.dot.seq > shared && !head.local)? {
+            for row in parted.rows.drain(..) {
+                if planted(Mutant::ForkGetsNewStamp) {
+                    self.write_as_new(table, now, Area::Rows, row.key, row.body, row.expires_at)?;
+                    continue;
+                }
+                let before = table.head(Area::Rows, &row.key)?;
+                let dot = self.next_dot();
+                self.put(table, Area::Rows, &Row { dot, ..row }, before)?;
+            }
+        }
+        self.sent = self.seq;
+        if let Some(start) = self.tokens.last_mut() {
+            (start.seq, start.tail) = (self.seq, self.tail);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! What the rules need of a store: rows by key and by position, within one transaction.
+
+use super::knowledge::{Knowledge, MemberState};
+use crate::id::{DeviceId, Dot, LocalSeq};
+use crate::row::{Head, Row, RowKey};
+use crate::time::Millis;
+use alloc::vec::Vec;
+
+/// Which set of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// The rows in force.
+    Rows,
+    /// A bootstrap on its way.
+    Stage,
+}
+
+/// What a reader of the stream wants of the row whose head it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Not this one.
+    Skip,
+    /// The whole row.
+    Take,
+    /// This one and those behind it: later.
+    Stop,
+}
+
+/// A store within one transaction: everything that is done to it happens, or nothing.
+///
+/// A row whose stored checksum does not match is an error of the store: it is never given out.
+pub trait Table {
+    /// A failure of the disk. The transaction is rolled back.
+    type Error;
+
+    /// The durable state beside the rows, as of this transaction.
+    fn knowledge(&mut self) -> Result<Knowledge, Self::Error>;
+    /// Replaces it.
+    fn set_knowledge(&mut self, knowledge: &Knowledge) -> Result<(), Self::Error>;
+
+    /// The head of a row; local rows, tombstones and expired rows too.
+    fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Self::Error>;
+    /// Inserts a row at position `head.local_seq`, in place of the row at `replaces`, which has the same key.
+    fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Self::Error>;
+    /// Removes the row at a position.
+    fn remove(&mut self, area: Area, local_seq: LocalSeq) -> Result<(), Self::Error>;
+    /// Shows the heads behind a position in order, and gives the rows that are wanted, at once after their head.
+    fn stream(
+        &mut self,
+        area: Area,
+        after: LocalSeq,
+        want: &mut dyn FnMut(&Head) -> Want,
+        take: &mut dyn FnMut(LocalSeq, Row),
+    ) -> Result<(), Self::Error>;
+    /// Heads of tombstones behind a position in order, at most `limit`; never local ones' keys' values.
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Self::Error>;
+    /// Live rows in force whose time was over at `now`, at most `limit`.
+    fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Self::Error>;
+
+    /// Every record of [`Scope::System`](crate::row::Scope), tombstones too.
+    fn system_rows(&mut self) -> Result<Vec<Row>, Self::Error>;
+
+    /// The highest position in the stage; 0 when it is empty.
+    fn stage_tail(&mut self) -> Result<LocalSeq, Self::Error>;
+    /// Empties the stage.
+    fn clear_stage(&mut self) -> Result<(), Self::Error>;
+    /// The stage takes the place of the rows in force; the stage is empty afterwards.
+    fn promote_stage(&mut self) -> Result<(), Self::Error>;
+
+    /// Keeps a row aside for a person to decide on.
+    fn keep_recovered(&mut self, row: &Row) -> Result<(), Self::Error>;
+    /// Forgets it: it has arrived after all.
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Self::Error>;
+
+    /// Every member.
+    fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;
+    /// What is remembered of one member.
+    fn member(&mut self, device: &DeviceId) -> Result<Option<MemberState>, Self::Error>;
+    /// Remembers it.
+    fn set_member(&mut self, device: &DeviceId, member: &MemberState) -> Result<(), Self::Error>;
+}
+
+/// Goes over a stream that is changed on the way, some rows at a time, so that memory stays bounded.
+pub(super) struct Sweep {
+    area: Area,
+    after: LocalSeq,
+    end: LocalSeq,
+    /// The rows of this step; the caller takes them out.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Sweep {
+    /// Rows of one step.
+    const STEP: usize = 64;
+
+    /// Over all positions up to `end`.
+    pub(super) fn new(area: Area, end: LocalSeq) -> Sweep {
+        Sweep { area, after: 0, end, rows: Vec::new() }
+    }
+    /// Fills [`Sweep::rows`] with the next wanted rows; false when there are none.
+    pub(super) fn next<T: Table>(
+        &mut self,
+        table: &mut T,
+        mut wanted: impl FnMut(&Head) -> bool,
+    ) -> Result<bool, T::Error> {
+        let (mut taken, mut after, end) = (0, self.after, self.end);
+        table.stream(
+            self.area,
+            self.after,
+            &mut |head| {
+                if head.local_seq > end || taken == Self::STEP {
+                    return Want::Stop;
+                }
+                after = head.local_seq;
+                if !wanted(head) {
+                    return Want::Skip;
+                }
+                taken += 1;
+                Want::Take
+            },
+            &mut |_, row| self.rows.push(row),
+        )?;
+        self.after = after;
+        Ok(taken > 0)
+    }
+}

@@ -1,0 +1,135 @@
+//! A write of this node: stamped above what it replaces, with this replica's next dot.
+
+use super::knowledge::Knowledge;
+use super::table::{Area, Table};
+use crate::id::{Dot, ReplicaId};
+use crate::mutants::{Mutant, planted};
+use crate::row::{Body, Head, Row, RowKey, Scope};
+use crate::time::{Millis, Reading, Stamp};
+
+/// What is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub key: RowKey,
+    /// The document, or a tombstone to delete.
+    pub body: Body,
+    /// When it expires.
+    pub expires_at: Option<Millis>,
+    /// What must hold before.
+    pub precondition: Precondition,
+}
+
+/// What must hold of this node's row, checked inside the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// No document.
+    Absent,
+    /// A document.
+    Present,
+    /// A document at this version.
+    At(Stamp, ReplicaId),
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The stamp of the row now; of a delete that found nothing, zero.
+    pub stamp: Stamp,
+    /// Its origin.
+    pub origin: ReplicaId,
+    /// Whether there was a document.
+    pub existed: bool,
+    /// Whether a row was written: a delete that finds nothing writes nothing.
+    pub changed: bool,
+}
+
+/// The precondition did not hold; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+impl Knowledge {
+    /// Writes one row. With `sending`, a link is open: the write counts as sent in the same transaction.
+    ///
+    /// # Errors
+    /// The store's; [`Refused`] inside is not one.
+    pub fn write<T: Table>(
+        &mut self,
+        table: &mut T,
+        now: Reading,
+        write: Write,
+        sending: bool,
+    ) -> Result<Result<Written, Refused>, T::Error> {
+        let before = table.head(Area::Rows, &write.key)?;
+        let visible = before.filter(|head| head.is_visible(now.millis));
+        let holds = match write.precondition {
+            Precondition::None => true,
+            Precondition::Absent => visible.is_none(),
+            Precondition::Present => visible.is_some(),
+            Precondition::At(stamp, origin) => {
+                visible.is_some_and(|head| (head.stamp, head.dot.origin) == (stamp, origin))
+            }
+        };
+        if !holds {
+            return Ok(Err(Refused));
+        }
+        let existed = visible.is_some();
+        if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone) {
+            let (stamp, origin) = before.map_or((Stamp::ZERO, ReplicaId::NONE), |head| (head.stamp, head.dot.origin));
+            return Ok(Ok(Written { stamp, origin, existed, changed: false }));
+        }
+        let Write { key, body, expires_at, .. } = write;
+        let row = self.write_as_new(table, now, Area::Rows, key, body, expires_at)?;
+        if sending && !planted(Mutant::SentNotMarked) {
+            self.sent = self.seq;
+        }
+        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, existed, changed: true }))
+    }
+
+    /// Writes a row with a new dot and a stamp above the row that it replaces, whatever that is.
+    pub(super) fn write_as_new<T: Table>(
+        &mut self,
+        table: &mut T,
+        now: Reading,
+        area: Area,
+        key: RowKey,
+        body: Body,
+        expires_at: Option<Millis>,
+    ) -> Result<Row, T::Error> {
+        let before = table.head(area, &key)?;
+        let replaced = before.map_or(Stamp::ZERO, |head| head.stamp);
+        let stamp = match planted(Mutant::StampNotAboveRow) {
+            true => Stamp::new(now.millis, 0),
+            false => self.hlc.tick_above(now, replaced),
+        };
+        // What never leaves the node takes no number that others would wait for.
+        let dot = match key.scope {
+            Scope::Local => Dot { origin: self.replica, seq: 0 },
+            Scope::Replicated | Scope::System => self.next_dot(),
+        };
+        let row = Row { key, stamp, dot, body, expires_at };
+        self.put(table, area, &row, before)?;
+        Ok(row)
+    }
+
+    /// Puts a row at the tail of the stream in place of `before`, and keeps the digest.
+    pub(super) fn put<T: Table>(
+        &mut self,
+        table: &mut T,
+        area: Area,
+        row: &Row,
+        before: Option<Head>,
+    ) -> Result<(), T::Error> {
+        let head = Head::of(row, self.next_position());
+        if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
+            self.covered_upto = self.tail;
+        }
+        table.put(area, row, &head, before.map(|head| head.local_seq))?;
+        let gone = before.map_or(0, |head| head.digest_term());
+        self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
+        Ok(())
+    }
+}
