@@ -16,6 +16,7 @@ pub mod wire;
 
 #[doc(hidden)]
 pub mod mutants;
+pub mod proto;
 pub mod replica;
 
 #[cfg(feature = "std")]
@@ -24,4 +25,4 @@ pub mod document;
 mod error;
 
 #[cfg(feature = "std")]
-pub use error::{Error, PersistenceKind, RequestKind};
+pub use error::{Cause, Error, PersistenceKind, RequestKind};
