@@ -22,6 +22,8 @@ pub mod wire;
 pub mod document;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod net;
 
 #[cfg(feature = "std")]
-pub use error::{Error, PersistenceKind, RequestKind};
+pub use error::{Cause, Error, PersistenceKind, RequestKind};
