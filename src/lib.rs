@@ -51,6 +51,14 @@ mod log;
 #[cfg(feature = "std")]
 pub mod net;
 
+// the parts put together,
+#[cfg(feature = "std")]
+mod node;
+#[cfg(feature = "std")]
+pub mod report;
+#[cfg(feature = "std")]
+mod store;
+
 // and the command line, public for `main.rs` alone.
 #[cfg(feature = "std")]
 #[doc(hidden)]
@@ -58,5 +66,7 @@ pub mod cli;
 
 #[cfg(feature = "std")]
 pub use config::Config;
+#[cfg(feature = "std")]
+pub use node::{Collection, Node, SyncTracker};
 #[cfg(feature = "std")]
 pub use error::{Cause, Error, PersistenceKind, RequestKind};
