@@ -22,6 +22,12 @@ pub mod replica;
 pub mod document;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod report;
+#[cfg(feature = "std")]
+mod net;
+#[cfg(feature = "std")]
+pub mod cli;
 
 #[cfg(feature = "std")]
 pub use error::{Error, PersistenceKind, RequestKind};
