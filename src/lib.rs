@@ -32,6 +32,8 @@ pub mod secure;
 pub mod document;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod report;
 
 // what the node is told,
 #[cfg(feature = "std")]
@@ -54,8 +56,6 @@ pub mod net;
 // the parts put together,
 #[cfg(feature = "std")]
 mod node;
-#[cfg(feature = "std")]
-pub mod report;
 #[cfg(feature = "std")]
 mod store;
 

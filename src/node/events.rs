@@ -2,7 +2,7 @@
 
 use super::shell::Shell;
 use crate::log::{critical, debug, error, info, warn};
-use crate::net::link::{Fault, LinkError};
+use crate::net::{Fault, LinkError};
 use crate::proto::{Event, Input, LinkId, Target};
 use crate::secure::DeviceKey;
 use std::net::SocketAddr;

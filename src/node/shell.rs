@@ -8,7 +8,7 @@ use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
 use crate::log::{trace, warn};
-use crate::net::udp::Beacons;
+use crate::net::Beacons;
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
