@@ -57,7 +57,7 @@ pub mod net;
 #[cfg(feature = "std")]
 mod node;
 #[cfg(feature = "std")]
-mod store;
+pub mod store;
 
 // and the command line, public for `main.rs` alone.
 #[cfg(feature = "std")]
@@ -67,6 +67,6 @@ pub mod cli;
 #[cfg(feature = "std")]
 pub use config::Config;
 #[cfg(feature = "std")]
-pub use node::{Collection, Node, SyncTracker};
-#[cfg(feature = "std")]
 pub use error::{Cause, Error, PersistenceKind, RequestKind};
+#[cfg(feature = "std")]
+pub use node::{Collection, Node, SyncTracker};

@@ -2,6 +2,7 @@
 
 use super::args::Options;
 use crate::Error;
+use crate::clock;
 use crate::config::Config;
 use crate::log::{self, critical, info, warn};
 use crate::node::Node;
@@ -10,6 +11,10 @@ use smol::LocalExecutor;
 use smol::stream::StreamExt;
 use std::boxed::Box;
 use std::rc::Rc;
+use std::string::ToString;
+
+/// A signal that follows another within this is the same one.
+const SAME_SIGNAL_MS: u64 = 500;
 
 /// Runs a node until it is told to stop; answers the exit code.
 pub(super) fn run(options: &Options) -> Result<u8, Error> {
@@ -28,7 +33,8 @@ pub(super) fn run(options: &Options) -> Result<u8, Error> {
 
 async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<u8, Error> {
     let signals = Signals::new([Signal::Int, Signal::Term]);
-    let mut signals = signals.map_err(|cause| Error::network("signals cannot be received", Some(Box::from(cause) as _)))?;
+    let mut signals =
+        signals.map_err(|cause| Error::network("signals cannot be received", Some(Box::from(cause) as _)))?;
     let node = match Node::start(executor, config).await {
         Ok(node) => node,
         Err(error) => {
@@ -41,11 +47,17 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
     // A stream of signals does not end; an error on it is as good a reason to stop as a signal.
     let _ = signals.next().await;
     info!("stopping, a second signal ends the process at once");
-    let stopped = smol::future::or(async { Some(node.shutdown().await) }, async {
-        let _ = signals.next().await;
+    let again = async {
+        let told_at = clock::monotonic_ms();
+        while signals.next().await.is_some() {
+            // Programs that stop a whole group of processes often signal each of them twice in one go.
+            if clock::monotonic_ms() >= told_at + SAME_SIGNAL_MS {
+                break;
+            }
+        }
         None
-    })
-    .await;
+    };
+    let stopped = smol::future::or(async { Some(node.shutdown().await) }, again).await;
     match stopped {
         Some(Ok(())) => {
             info!("stopped");

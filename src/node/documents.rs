@@ -195,11 +195,8 @@ impl Shell {
         if let Some(cached) = cached {
             trace!("cache hit collection={} key={}", collection, key);
             let over = cached.version.expires_at.is_some_and(|at| at <= now);
-            let document = || Document {
-                key: key.to_string(),
-                version: cached.version.version,
-                value: cached.value.to_vec(),
-            };
+            let document =
+                || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
             return Ok((!over).then(document));
         }
         trace!("cache miss collection={} key={}", collection, key);
@@ -227,7 +224,7 @@ impl Shell {
             return Err(Error::bad_request(format!("at most {PAGE_DOCUMENTS_MAX} keys at once")));
         }
         let now = self.engine.borrow().reading(self.now()).millis;
-        self.store.get_many(self.scope(collection), collection, keys, now).await
+        self.store.get_many(self.scope(collection), collection, keys.to_vec(), now).await
     }
 
     pub(crate) async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error> {
@@ -273,7 +270,10 @@ fn check_collection(collection: &str) -> Result<(), Error> {
     if (1..=COLLECTION_BYTES_MAX).contains(&collection.len()) {
         return Ok(());
     }
-    Err(Error::bad_request(format!("a collection's name has 1 to {COLLECTION_BYTES_MAX} bytes, not {}", collection.len())))
+    Err(Error::bad_request(format!(
+        "a collection's name has 1 to {COLLECTION_BYTES_MAX} bytes, not {}",
+        collection.len()
+    )))
 }
 
 fn check_names(collection: &str, key: &str) -> Result<(), Error> {

@@ -3,9 +3,9 @@
 use super::shell::Shell;
 use crate::limits::HANDSHAKES_MAX;
 use crate::log::{debug, info};
-use crate::net::{Patience, accept, dial, resolve};
-use crate::net::{Established, LinkError};
 use crate::net::Listener;
+use crate::net::{Established, LinkError};
+use crate::net::{Patience, accept, dial, resolve};
 use crate::proto::{DialFailure, Input, LinkId, Target};
 use crate::secure::HandshakeError;
 use crate::wire::Message;

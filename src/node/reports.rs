@@ -15,17 +15,17 @@ use std::vec::Vec;
 
 impl Shell {
     pub(crate) async fn status(&self) -> Status {
-        let statistics = self.store.statistics().await;
-        let store = match &statistics {
-            Ok(store) => StoreStatus {
-                path: self.store.path().display().to_string(),
-                documents: store.documents,
-                tombstones: store.tombstones,
+        let (statistics, sizes) = (self.store.statistics().await, self.store.sizes().await);
+        let store = match (statistics, sizes) {
+            (Ok(rows), Ok(store)) => StoreStatus {
+                path: self.database_path.display().to_string(),
+                documents: rows.documents,
+                tombstones: rows.tombstones,
                 database_bytes: store.database_bytes,
-                wal_bytes: store.wal_bytes,
+                wal_bytes: store.log_bytes,
                 free_bytes: store.free_bytes,
             },
-            Err(_) => StoreStatus { path: self.store.path().display().to_string(), ..StoreStatus::default() },
+            _ => StoreStatus { path: self.database_path.display().to_string(), ..StoreStatus::default() },
         };
         let now = self.now();
         let engine = self.engine.borrow();
@@ -89,13 +89,11 @@ impl Shell {
             reason: format!("{reason} ({count} beacons); a member needs the same cluster key file"),
         });
         let tracker = self.tracker.borrow();
-        let failures = tracker.failures().map(|(address, reason)| HeardAddress {
-            address: address.clone(),
-            reason: reason.clone(),
-        });
-        let unlinked = engine.heard().into_iter().filter(|(_, _, linked)| !linked).map(|(address, _, _)| HeardAddress {
-            address: address.to_string(),
-            reason: "a member, not linked yet".to_string(),
+        let failures = tracker
+            .failures()
+            .map(|(address, reason)| HeardAddress { address: address.clone(), reason: reason.clone() });
+        let unlinked = engine.heard().into_iter().filter(|(_, _, linked)| !linked).map(|(address, _, _)| {
+            HeardAddress { address: address.to_string(), reason: "a member, not linked yet".to_string() }
         });
         PeersReport { peers, heard: strangers.chain(failures).chain(unlinked).collect() }
     }
@@ -147,14 +145,14 @@ impl Shell {
     async fn storage_entry(&self) -> HealthEntry {
         let alarms = self.engine.borrow().counters().alarms;
         let recovered = self.engine.borrow().knowledge().recovered;
-        match self.store.statistics().await {
+        match self.store.sizes().await {
             Ok(store) => {
                 let data = json!({
-                    "documents": store.documents, "tombstones": store.tombstones, "databaseBytes": store.database_bytes,
-                    "walBytes": store.wal_bytes, "freeBytes": store.free_bytes, "recoveredRows": recovered,
+                    "databaseBytes": store.database_bytes,
+                    "walBytes": store.log_bytes, "freeBytes": store.free_bytes, "recoveredRows": recovered,
                     "digestAlarms": alarms,
                 });
-                let (status, description) = match (recovered, self.store.fault()) {
+                let (status, description) = match (recovered, self.store_fault.borrow().clone()) {
                     (_, Some(fault)) => (HealthStatus::Unhealthy, fault),
                     (0, None) => (HealthStatus::Healthy, "the database answers".to_string()),
                     (n, None) => (HealthStatus::Degraded, format!("{n} rows wait in the recovered store")),
@@ -186,7 +184,7 @@ impl Shell {
             reasons.push("a bootstrap is under way; reads show the state before it".to_string());
         }
         reasons.extend(engine.catching_up_with().iter().map(|node| format!("catching up with {node}")));
-        reasons.extend(self.store.fault());
+        reasons.extend(self.store_fault.borrow().clone());
         Readiness::new(reasons)
     }
 }

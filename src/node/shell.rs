@@ -22,9 +22,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -52,6 +53,7 @@ pub(crate) struct Shell {
     pub(super) identity: Identity,
     pub(super) addresses: Addresses,
     pub(super) store: Store,
+    pub(super) database_path: PathBuf,
     pub(super) engine: RefCell<Engine>,
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
@@ -70,6 +72,8 @@ pub(crate) struct Shell {
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
+    /// Why storage did not do what it was last asked to.
+    pub(super) store_fault: RefCell<Option<String>>,
     store_order: Sender<InOrder>,
     wake: Sender<()>,
     scheduled: Cell<Millis>,
@@ -85,13 +89,14 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     pub(super) addresses: Addresses,
     pub(super) store: Store,
+    pub(super) database_path: PathBuf,
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
 }
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, engine, beacons } = parts;
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons } = parts;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
@@ -112,6 +117,7 @@ impl Shell {
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
+            store_fault: RefCell::default(),
             store_order,
             wake,
             scheduled: Cell::new(0),
@@ -122,6 +128,7 @@ impl Shell {
             identity,
             addresses,
             store,
+            database_path,
             beacons,
         });
         shell.spawn(shell.clone().pass_time(woken));
@@ -219,6 +226,7 @@ impl Shell {
     async fn take_answers(self: Rc<Self>, answers: Receiver<InOrder>) {
         while let Ok(answer) = answers.recv().await {
             let (input, error) = answer.await;
+            self.store_fault.replace(error.as_ref().map(ToString::to_string));
             self.fault.replace(error);
             self.feed(input);
         }

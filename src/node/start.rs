@@ -4,9 +4,9 @@ use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
 use crate::log::info;
+use crate::net::Beacons;
 use crate::net::http::{self, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
-use crate::net::Beacons;
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
 use crate::store::{Options, Store};
@@ -14,11 +14,10 @@ use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
 use smol::LocalExecutor;
-use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::rc::Rc;
-use std::string::String;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 /// When this release was made, milliseconds since 1970: no clock is believed to stand before it.
@@ -41,19 +40,18 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     let persistence = &config.persistence;
     let budget = &config.board.budget;
     let options = Options {
-        path: persistence.database_path.clone(),
         wal: persistence.wal,
         commit_delay_ms: persistence.commit_delay_ms,
         page_cache_bytes: budget.sqlite_page_cache_kib as usize * 1024,
         heap_limit_bytes: Some(budget.sqlite_heap_kib as usize * 1024),
         max_database_bytes: persistence.max_database_mib.map(|mib| mib * 1024 * 1024),
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
-        ..Options::default()
+        ..Options::new(persistence.database_path.clone())
     };
     let (store, opened) = Store::open(options, &mut random)?;
     info!(
         "database opened path={} replica={} created={}",
-        store.path().display(),
+        opened.path.display(),
         opened.knowledge.replica.to_string(),
         opened.created
     );
@@ -85,6 +83,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         seed: random(),
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
+    let database_path = opened.path.clone();
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -95,7 +94,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell = Shell::new(Parts { executor, config, identity, addresses, store, engine, beacons });
+    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
     for (listener, surface) in http {
         serve_http(&shell, listener, surface)?;
     }
@@ -116,7 +115,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
 /// The operating system's generator. It is asked once here, so that a machine without one is told at the start.
 fn random_numbers() -> Result<impl FnMut() -> u64, Error> {
     getrandom::u64().map_err(|cause| {
-        Error::persistence("the operating system gives no random numbers", Some(Box::from(cause) as _))
+        Error::persistence(std::format!("the operating system gives no random numbers: {cause}"), None)
     })?;
     Ok(|| getrandom::u64().expect("the generator worked at the start of this node"))
 }
