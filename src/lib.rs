@@ -22,6 +22,8 @@ pub mod replica;
 pub mod document;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod store;
 
 #[cfg(feature = "std")]
 pub use error::{Error, PersistenceKind, RequestKind};
