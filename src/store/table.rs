@@ -29,9 +29,7 @@ impl State {
     pub(super) fn load(connection: &Connection) -> Result<State, Failure> {
         let mut statement = connection.prepare_cached(sql::KNOWLEDGE)?;
         let found = statement
-            .query_row([], |row| {
-                Ok((area(row.get(0)?), codec::decode("the node's own record", row.get_ref(1)?.as_blob()?)))
-            })
+            .query_row([], |row| Ok((area(row.get(0)?), codec::decode("the node's own record", row.get_ref(1)?.as_blob()?))))
             .optional()?;
         match found {
             Some((Some(area), knowledge)) => Ok(State { area, knowledge: knowledge?, changed: false }),
@@ -169,9 +167,9 @@ impl Table for SqlTable<'_> {
                         let scope = codec::scope_of(columns.get(0)?);
                         let (collection, key) = (columns.get(1)?, columns.get(2)?);
                         let value = columns.get_ref(3)?;
-                        Ok(scope
-                            .ok_or_else(|| damaged("a row"))
-                            .and_then(|scope| codec::row(&head, RowKey { scope, collection, key }, value)))
+                        Ok(scope.ok_or_else(|| damaged("a row")).and_then(|scope| {
+                            codec::row(&head, RowKey { scope, collection, key }, value)
+                        }))
                     })??;
                     take(head.local_seq, row);
                 }
@@ -226,7 +224,13 @@ impl Table for SqlTable<'_> {
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Failure> {
         let mut statement = self.connection.prepare_cached(sql::DROP_RECOVERED)?;
         let RowKey { scope, collection, key } = key;
-        statement.execute(params![codec::scope(*scope), collection, key, bits(dot.origin.to_bits()), bits(dot.seq)])?;
+        statement.execute(params![
+            codec::scope(*scope),
+            collection,
+            key,
+            bits(dot.origin.to_bits()),
+            bits(dot.seq)
+        ])?;
         Ok(())
     }
 
