@@ -23,11 +23,31 @@ pub mod document;
 #[cfg(feature = "std")]
 mod error;
 #[cfg(feature = "std")]
-pub mod report;
-#[cfg(feature = "std")]
 mod net;
 #[cfg(feature = "std")]
+pub mod report;
+
+// What the node is told: the machine that it runs on, and the file that its owner wrote.
+#[cfg(feature = "std")]
+pub mod board;
+#[cfg(feature = "std")]
+pub mod config;
+
+// Where the shell touches the system: the clocks, the log, the key files.
+#[cfg(feature = "std")]
+mod clock;
+#[cfg(feature = "std")]
+mod key;
+#[cfg(feature = "std")]
+mod log;
+
+// The command line; public for `main.rs` alone.
+#[cfg(feature = "std")]
+#[doc(hidden)]
 pub mod cli;
 
 #[cfg(feature = "std")]
-pub use error::{Error, PersistenceKind, RequestKind};
+pub use config::Config;
+
+#[cfg(feature = "std")]
+pub use error::{Cause, Error, PersistenceKind, RequestKind};

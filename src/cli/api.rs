@@ -1,6 +1,6 @@
 //! The HTTP client of the command line: one connection at a time, bounded answers, errors that say the next step.
 
-use super::client::{ApiAddress, ClientOptions};
+use super::target::{Address, Target};
 use crate::error::{Error, PersistenceKind, RequestKind};
 use async_net::TcpStream;
 use async_net::unix::UnixStream;
@@ -39,7 +39,7 @@ pub(super) fn encode(text: &str) -> String {
 /// A node's API.
 #[derive(Debug)]
 pub(super) struct Api {
-    address: ApiAddress,
+    address: Address,
     token: Option<String>,
     timeout: Duration,
     executor: Rc<LocalExecutor<'static>>,
@@ -59,21 +59,15 @@ pub(super) struct Reply {
 }
 
 impl Api {
-    pub(super) fn new(options: &ClientOptions, executor: Rc<LocalExecutor<'static>>) -> Api {
-        Api {
-            address: options.address.clone(),
-            token: options.token.clone(),
-            timeout: options.timeout,
-            executor,
-            idle: RefCell::default(),
-        }
+    pub(super) fn new(target: Target, timeout: Duration, executor: Rc<LocalExecutor<'static>>) -> Api {
+        Api { address: target.address, token: target.token, timeout, executor, idle: RefCell::default() }
     }
 
     /// The address, as a person reads it.
     pub(super) fn shown(&self) -> String {
         match &self.address {
-            ApiAddress::Tcp(address) => address.clone(),
-            ApiAddress::Unix(path) => path.display().to_string(),
+            Address::Tcp(address) => address.clone(),
+            Address::Unix(path) => path.display().to_string(),
         }
     }
 
@@ -144,8 +138,8 @@ impl Api {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, Error> {
         let host = match &self.address {
-            ApiAddress::Tcp(address) => address,
-            ApiAddress::Unix(_) => "localhost",
+            Address::Tcp(address) => address,
+            Address::Unix(_) => "localhost",
         };
         let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(ACCEPT, "*/*");
         if let Some(token) = &self.token {
@@ -154,9 +148,9 @@ impl Api {
         if let Some(media_type) = media_type {
             request = request.header(CONTENT_TYPE, media_type);
         }
-        request
-            .body(Full::new(body))
-            .map_err(|error| Error::bad_request(format!("the request cannot be written: {error}; is the token one line?")))
+        request.body(Full::new(body)).map_err(|error| {
+            Error::bad_request(format!("the request cannot be written: {error}; is the token one line?"))
+        })
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
@@ -168,12 +162,12 @@ impl Api {
             Error::network(message, Some(Box::from(error)))
         };
         match &self.address {
-            ApiAddress::Tcp(address) => {
+            Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(failed)?;
                 stream.set_nodelay(true).map_err(failed)?;
                 self.speak_http(stream).await
             }
-            ApiAddress::Unix(path) => self.speak_http(UnixStream::connect(path).await.map_err(failed)?).await,
+            Address::Unix(path) => self.speak_http(UnixStream::connect(path).await.map_err(failed)?).await,
         }
     }
 
@@ -181,8 +175,7 @@ impl Api {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     ) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let (sender, connection) =
-            handshake(FuturesIo::new(stream)).await.map_err(|error| self.failed(&error))?;
+        let (sender, connection) = handshake(FuturesIo::new(stream)).await.map_err(|error| self.failed(&error))?;
         // Its errors come out of the requests, too.
         self.executor.spawn(async { drop(connection.await) }).detach();
         Ok(sender)

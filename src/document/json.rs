@@ -93,7 +93,9 @@ mod tests {
 
     #[test]
     fn what_is_not_one_json_value_is_refused() {
-        for text in ["", " \n", "{", "nul", "1 2", "{'a':1}", "[1,]", "01", "NaN", "\"\n\"", "{\"a\"}", "\u{feff}1", "]["] {
+        for text in
+            ["", " \n", "{", "nul", "1 2", "{'a':1}", "[1,]", "01", "NaN", "\"\n\"", "{\"a\"}", "\u{feff}1", "]["]
+        {
             assert_eq!(check(text.as_bytes()).unwrap_err().kind(), Some("BadRequest"), "{text:?}");
         }
         assert!(check(b"\"\xff\"").unwrap_err().to_string().contains("UTF-8"));

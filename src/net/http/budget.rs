@@ -85,7 +85,7 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use smol::future::{poll_once, block_on};
+    use smol::future::{block_on, poll_once};
     use std::pin::pin;
 
     #[test]

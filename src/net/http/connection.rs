@@ -1,7 +1,7 @@
 //! One connection from the outside: what it is doing, and a least speed for taking answers.
 
-use super::budget::Share;
 use super::body::TRANSFER_STEP_BYTES;
+use super::budget::Share;
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncWrite};
 use std::cell::{Cell, RefCell};
@@ -102,7 +102,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         }
         let timeout = this.timeout;
         let stall = this.stall.get_or_insert_with(|| Timer::after(timeout));
-        Pin::new(stall).poll(cx).map(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was not taken in time")))
+        Pin::new(stall)
+            .poll(cx)
+            .map(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was not taken in time")))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);

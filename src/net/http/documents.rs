@@ -1,10 +1,10 @@
 //! Requests about documents: put, get, delete, list, and the names of collections.
 
+use super::Service;
 use super::answer::{Answer, empty_response, json_bytes, json_response};
 use super::body::BodyReader;
 use super::handle::Shared;
 use super::route::{self, Listing};
-use super::Service;
 use crate::document::json::{check, too_large};
 use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
 use crate::error::{Error, RequestKind};
@@ -75,8 +75,8 @@ pub(super) async fn get<S: Service>(
             return Err(Error::Concurrency { collection: collection.to_string(), key: key.to_string() });
         }
     }
-    let document = found
-        .ok_or_else(|| Error::DocumentNotFound { collection: collection.to_string(), key: key.to_string() })?;
+    let document =
+        found.ok_or_else(|| Error::DocumentNotFound { collection: collection.to_string(), key: key.to_string() })?;
     let unchanged = tags(&head.headers, IF_NONE_MATCH)?.is_some_and(|known| known.includes(&document.version));
     let mut response = if unchanged {
         empty_response(StatusCode::NOT_MODIFIED)
@@ -205,7 +205,8 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Error> {
         return Ok(Some(Tags::One(Some(version))));
     }
     let tag = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|tag| !tag.contains('"'));
-    let tag = tag.ok_or_else(|| Error::bad_request(format!("{name} takes one version in quotes, as ETag says it, or *")))?;
+    let tag =
+        tag.ok_or_else(|| Error::bad_request(format!("{name} takes one version in quotes, as ETag says it, or *")))?;
     Ok(Some(Tags::One(Version::parse(tag))))
 }
 

@@ -24,11 +24,12 @@ pub(super) fn check_site<B>(request: &Request<B>, options: &HttpOptions) -> Resu
         )));
     }
     if let Some(origin) = single(request.headers(), ORIGIN.as_str())? {
-        let same = host.is_some_and(|host| {
-            origin.strip_prefix("http://").is_some_and(|site| site.eq_ignore_ascii_case(host))
-        });
+        let same =
+            host.is_some_and(|host| origin.strip_prefix("http://").is_some_and(|site| site.eq_ignore_ascii_case(host)));
         if !same {
-            return Err(Error::bad_request(format!("Origin {origin:?} is another site: requests from its pages are refused")));
+            return Err(Error::bad_request(format!(
+                "Origin {origin:?} is another site: requests from its pages are refused"
+            )));
         }
     }
     Ok(())
@@ -48,7 +49,9 @@ pub(super) fn is_known<B>(request: &Request<B>, options: &HttpOptions) -> bool {
 pub(super) fn unauthorized() -> Error {
     Error::Request {
         kind: RequestKind::Unauthorized,
-        message: String::from("this node asks for its token: send Authorization: Bearer TOKEN (command line: --token-file FILE)"),
+        message: String::from(
+            "this node asks for its token: send Authorization: Bearer TOKEN (command line: --token-file FILE)",
+        ),
     }
 }
 
@@ -128,8 +131,20 @@ mod tests {
     #[test]
     fn a_rebound_or_malformed_host_is_foreign() {
         for host in [
-            "evil.example", "evil.example:5080", "127.0.0.1.evil.example", "localhost.evil.example", "", ":5080", "[::1",
-            "::1", "[evil]", "127.0.0.1:x", "127.0.0.1:1:2", "a@127.0.0.1", "[::1]x", "127.1",
+            "evil.example",
+            "evil.example:5080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            ":5080",
+            "[::1",
+            "::1",
+            "[evil]",
+            "127.0.0.1:x",
+            "127.0.0.1:1:2",
+            "a@127.0.0.1",
+            "[::1]x",
+            "127.1",
         ] {
             assert!(!allowed(&[("host", host)]), "{host}");
         }
@@ -141,7 +156,9 @@ mod tests {
     fn only_the_same_site_is_an_origin() {
         let at = |origin| allowed(&[("host", "127.0.0.1:5080"), ("origin", origin)]);
         assert!(at("http://127.0.0.1:5080"));
-        for origin in ["null", "http://evil.example", "http://127.0.0.1:8080", "https://127.0.0.1:5080", "http://127.0.0.1"] {
+        for origin in
+            ["null", "http://evil.example", "http://127.0.0.1:8080", "https://127.0.0.1:5080", "http://127.0.0.1"]
+        {
             assert!(!at(origin), "{origin}");
         }
     }

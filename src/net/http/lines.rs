@@ -174,9 +174,19 @@ mod tests {
     #[test]
     fn anything_else_is_said_to_be_wrong() {
         for wrong in [
-            "x", "[]", "{}", r#"{"key":"a"}"#, r#"{"value":1}"#, r#"{"key":1,"value":1}"#, r#"{"key":"","value":1}"#,
-            r#"{"key":"a","value":1,"delete":true}"#, r#"{"key":"a","delete":false}"#, r#"{"key":"a","value":1,"ttl":3}"#,
-            r#"{"key":"a","value":1} x"#, r#"{"key":"a","key":"b","value":1}"#, r#"{"key":"a","value":}"#,
+            "x",
+            "[]",
+            "{}",
+            r#"{"key":"a"}"#,
+            r#"{"value":1}"#,
+            r#"{"key":1,"value":1}"#,
+            r#"{"key":"","value":1}"#,
+            r#"{"key":"a","value":1,"delete":true}"#,
+            r#"{"key":"a","delete":false}"#,
+            r#"{"key":"a","value":1,"ttl":3}"#,
+            r#"{"key":"a","value":1} x"#,
+            r#"{"key":"a","key":"b","value":1}"#,
+            r#"{"key":"a","value":}"#,
         ] {
             assert_eq!(write(wrong).unwrap_err().kind(), Some("BadRequest"), "{wrong}");
         }

@@ -95,9 +95,8 @@ fn bounded(name: String, what: &str, max: usize) -> Result<String, Error> {
 fn decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Error> {
     let hex = |at: Option<&u8>| at.is_some_and(u8::is_ascii_hexdigit);
     let bytes = text.as_bytes();
-    let broken = bytes.iter().enumerate().any(|(at, byte)| {
-        *byte == b'%' && !(hex(bytes.get(at + 1)) && hex(bytes.get(at + 2)))
-    });
+    let broken =
+        bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && !(hex(bytes.get(at + 1)) && hex(bytes.get(at + 2))));
     if broken {
         return Err(Error::bad_request(format!("{what} is not percent-encoded: write % as %25")));
     }
@@ -144,9 +143,10 @@ pub(super) fn ttl(query: Option<&str>) -> Result<Option<Millis>, Error> {
         if name != "ttl" {
             return Err(unknown(&name, "ttl"));
         }
-        let seconds = value.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
-            Error::bad_request(format!("ttl={value}: seconds to live, a whole number from 1 to {TTL_SECONDS_MAX}"))
-        })?;
+        let seconds =
+            value.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+                Error::bad_request(format!("ttl={value}: seconds to live, a whole number from 1 to {TTL_SECONDS_MAX}"))
+            })?;
         set_once(&mut ttl, seconds * 1000, "ttl")?;
     }
     Ok(ttl)
@@ -257,7 +257,18 @@ mod tests {
 
     #[test]
     fn what_is_no_route_is_said_to_be_none() {
-        for path in ["/", "", "*", "/v1", "/v2/status", "/v1/status/", "/V1/status", "/health/x", "//health", "/v1/collections/"] {
+        for path in [
+            "/",
+            "",
+            "*",
+            "/v1",
+            "/v2/status",
+            "/v1/status/",
+            "/V1/status",
+            "/health/x",
+            "//health",
+            "/v1/collections/",
+        ] {
             assert_eq!(Route::parse(path).unwrap_err().kind(), Some("NoSuchRoute"), "{path}");
         }
     }
@@ -272,8 +283,17 @@ mod tests {
         assert_eq!(query("key=b&key=a&after=a").unwrap(), Listing::Keys(vec!["b".into()]));
         assert_eq!(query("after=").unwrap(), Listing::Range(Query::default()));
         for wrong in [
-            "limit=0", "limit=1001", "limit=x", "limit=-1", "reverse=maybe", "limt=3", "prefix=a&prefix=b", "key=", "key=a&limit=1",
-            "prefix=%zz", "limit=18446744073709551617",
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "limit=-1",
+            "reverse=maybe",
+            "limt=3",
+            "prefix=a&prefix=b",
+            "key=",
+            "key=a&limit=1",
+            "prefix=%zz",
+            "limit=18446744073709551617",
         ] {
             assert_eq!(query(wrong).unwrap_err().kind(), Some("BadRequest"), "{wrong}");
         }
