@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -52,8 +52,6 @@ pub(super) struct Api {
 pub(super) struct Reply {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers.
-    pub headers: HeaderMap,
     /// Its whole body.
     pub body: Bytes,
 }
@@ -109,7 +107,7 @@ impl Api {
         };
         let body = self.in_time(&what, collect).await?.to_bytes();
         self.idle.borrow_mut().push(sender);
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Ok(Reply { status: head.status, body })
     }
 
     async fn in_time<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -240,16 +238,28 @@ impl Problem {
             ("REQUEST_ERROR", Some("UnsupportedMediaType")) => request(RequestKind::UnsupportedMediaType),
             ("REQUEST_ERROR", Some("TooManyRequests")) => request(RequestKind::TooManyRequests),
             ("REQUEST_ERROR", _) => request(RequestKind::BadRequest),
-            // Its own wording already says how long the node waited.
-            ("TIMEOUT_ERROR", _) => Error::Timeout { operation: message, after_ms: 0 },
+            ("TIMEOUT_ERROR", _) => timeout(&message),
             _ => Error::network(message, None),
         }
     }
 }
 
+/// A timeout out of its own words: what the node was doing, and how long it waited.
+fn timeout(message: &str) -> Error {
+    let (operation, rest) = message.split_once(": no answer after ").unwrap_or((message, ""));
+    let after_ms = rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    Error::Timeout { operation: operation.to_string(), after_ms }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_of_the_node_keeps_its_words() {
+        let said = Error::Timeout { operation: "store the document".to_string(), after_ms: 30_000 };
+        assert_eq!(timeout(&said.to_string()).to_string(), said.to_string());
+    }
 
     #[test]
     fn a_key_is_encoded_so_that_no_path_is_changed_by_it() {

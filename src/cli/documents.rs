@@ -2,7 +2,7 @@
 
 use super::api::{Api, encode};
 use super::args;
-use super::{DONE, FAILED, say, say_bytes};
+use super::{DONE, say, say_bytes};
 use crate::Error;
 use crate::document::PAGE_DOCUMENTS_MAX;
 use crate::document::json::{check, too_large};
@@ -141,7 +141,8 @@ pub(super) async fn list(api: &Api, list: &args::List, json: bool) -> Result<u8,
         }
         match page.next {
             Some(next) if after.as_ref().is_none_or(|after| next > *after) => after = Some(next),
-            Some(_) => return Ok(FAILED),
+            // A node that does not move on would be asked for ever.
+            Some(_) => return Err(Error::network("the node's pages do not move on: the list is not complete", None)),
             None => break,
         }
     }
@@ -176,7 +177,7 @@ pub(super) fn line(text: &mut Vec<u8>, key: &str, version: Option<&str>, value: 
 const SHOWN_MAX: usize = 100;
 
 fn table(page: &PageReply<'_>) -> Result<Vec<u8>, Error> {
-    let mut table = tabwriter::TabWriter::new(Vec::new()).padding(2);
+    let mut table = tabwriter::TabWriter::new(Vec::new()).minwidth(0).padding(2);
     for DocumentReply { key, value, .. } in &page.documents {
         // Control characters could move the cursor of a terminal.
         let shown: String = value.get().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();

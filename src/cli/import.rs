@@ -22,7 +22,7 @@ use std::format;
 use std::future::{Future, poll_fn};
 use std::io::{self, IsTerminal};
 use std::pin::Pin;
-use std::string::{String, ToString};
+use std::string::String;
 use std::task::Poll;
 use std::time::Duration;
 use std::vec::Vec;
@@ -228,5 +228,5 @@ async fn send(api: &Api, path: &str, body: Bytes) -> Answer {
 
 /// What a line that failed is called in a report.
 fn shown(line: u64, code: &str, detail: &str) -> String {
-    format!("line {line}: {code}: {}", super::without_control_characters(&detail.to_string()))
+    format!("line {line}: {code}: {}", super::without_control_characters(detail))
 }

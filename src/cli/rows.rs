@@ -28,6 +28,7 @@ pub(super) enum Row {
     Line { key: String, line: Vec<u8> },
 }
 
+#[cfg(test)]
 impl Row {
     /// The key that it writes.
     pub(super) fn key(&self) -> &str {

@@ -69,7 +69,7 @@ fn as_sent(reply: &Reply) -> String {
 /// Lines of cells, aligned.
 fn table(lines: &[Vec<String>]) -> Result<String, Error> {
     let failed = |_| Error::persistence("the table cannot be written", None);
-    let mut writer = tabwriter::TabWriter::new(Vec::new()).padding(2);
+    let mut writer = tabwriter::TabWriter::new(Vec::new()).minwidth(0).padding(2);
     for cells in lines {
         let cells: Vec<String> = cells.iter().map(|cell| without_control_characters(cell)).collect();
         writeln!(writer, "{}", cells.join("\t").trim_end()).map_err(failed)?;

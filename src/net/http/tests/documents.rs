@@ -283,7 +283,8 @@ fn each_error_of_the_store_has_its_status() {
         fn full(kind: PersistenceKind) -> Error {
             Error::Persistence { kind, message: String::from("x"), source: None }
         }
-        let cases: [(fn() -> Error, u16, &str, &str); 8] = [
+        type Case = (fn() -> Error, u16, &'static str, &'static str);
+        let cases: [Case; 8] = [
             (|| Error::network("x", None), 502, "NETWORK_ERROR", ""),
             (|| full(PersistenceKind::DiskFull), 507, "PERSISTENCE_ERROR", "DiskFull"),
             (|| full(PersistenceKind::QueueFull), 503, "PERSISTENCE_ERROR", "QueueFull"),

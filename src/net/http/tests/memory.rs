@@ -18,6 +18,8 @@ pub(crate) struct Held {
     pub(crate) ttl: Option<Millis>,
 }
 
+type MakeError = fn() -> Error;
+
 /// Documents in a map, and switches.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -28,9 +30,9 @@ pub(crate) struct Memory {
     /// Writes never end.
     pub(crate) stuck: Cell<bool>,
     /// Each operation fails so.
-    pub(crate) op_error: Cell<Option<fn() -> Error>>,
+    pub(crate) op_error: Cell<Option<MakeError>>,
     /// Whole groups fail so, once so many have been written.
-    pub(crate) group_error: Cell<Option<(usize, fn() -> Error)>>,
+    pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
     pub(crate) health: Cell<HealthStatus>,
     pub(crate) not_ready: Cell<bool>,
 }
