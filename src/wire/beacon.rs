@@ -21,7 +21,7 @@ pub type ClusterTag = u64;
 pub type StateTag = u64;
 
 /// The beacon keys of one cluster.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BeaconKey {
     key: [u8; 32],
 }
@@ -66,6 +66,12 @@ impl fmt::Display for BeaconError {
     }
 }
 impl core::error::Error for BeaconError {}
+
+impl fmt::Debug for BeaconKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BeaconKey(..)")
+    }
+}
 
 impl BeaconKey {
     /// Derives the beacon keys from the cluster key.

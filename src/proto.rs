@@ -1,0 +1,22 @@
+//! The state machines: discovery, links, sync, members, clock, health.
+//!
+//! One input, then drain the outputs, then the next input. [`Engine`] is a value; time and randomness are passed in,
+//! and storage is a peer like any other: what is durable is known when [`Input::Stored`] says so, never before.
+//!
+//! Invariant: no socket, no file, no clock. Invariant: nothing is answered or confirmed before its `Stored`.
+
+mod clock;
+mod discovery;
+mod engine;
+mod health;
+mod io;
+mod links;
+mod members;
+mod session;
+mod sync;
+
+pub use clock::Clock;
+pub use engine::{Engine, PeerView, Undrained};
+pub use health::{MembersHealth, Verdict};
+pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, Settings, StoreFault, Target, Ticket};
+pub use members::{MemberRecord, Standing};

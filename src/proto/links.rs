@@ -1,0 +1,68 @@
+//! Whom to dial and when: back-off for each target, and who waits for whom when both could dial.
+
+use super::io::{Now, Target};
+use crate::time::Millis;
+use alloc::collections::BTreeMap;
+
+/// Longest time between two dials of one target.
+pub(super) const BACKOFF_CAP_MS: Millis = 60_000;
+/// The node with the higher replica gives the other this long to dial first.
+pub(super) const PATIENCE_MS: Millis = 3_000;
+/// Targets that are remembered; heard ones are at most as many as discovery remembers.
+const TARGETS_MAX: usize = crate::limits::HEARD_MAX + 64;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Backoff {
+    failures: u32,
+    not_before: Millis,
+    dialling: bool,
+}
+
+/// The state of every target.
+#[derive(Default)]
+pub(super) struct Dialler {
+    targets: BTreeMap<Target, Backoff>,
+}
+
+impl Dialler {
+    pub(super) fn may_dial(&self, now: Now, target: Target) -> bool {
+        self.targets.get(&target).is_none_or(|state| !state.dialling && state.not_before <= now.mono)
+    }
+    pub(super) fn dialling(&self) -> usize {
+        self.targets.values().filter(|state| state.dialling).count()
+    }
+    pub(super) fn started(&mut self, target: Target) {
+        if self.targets.len() >= TARGETS_MAX {
+            let idle = self.targets.iter().find(|(_, state)| !state.dialling).map(|(target, _)| *target);
+            idle.and_then(|target| self.targets.remove(&target));
+        }
+        self.targets.entry(target).or_default().dialling = true;
+    }
+    /// A dial, or the link that it led to, has failed: exponential with full jitter, up to the cap.
+    pub(super) fn failed(&mut self, now: Now, target: Target, base: Millis, rng: &mut fastrand::Rng) {
+        let state = self.targets.entry(target).or_default();
+        state.dialling = false;
+        state.failures = state.failures.saturating_add(1);
+        let ceiling = base.max(1).saturating_mul(1 << state.failures.min(16)).min(BACKOFF_CAP_MS);
+        state.not_before = now.mono + base / 4 + rng.u64(0..=ceiling);
+    }
+    /// The link is in session.
+    pub(super) fn succeeded(&mut self, target: Target) {
+        self.targets.insert(target, Backoff::default());
+    }
+    /// Not before some time from now, whatever happened.
+    pub(super) fn rest(&mut self, now: Now, target: Target, time: Millis) {
+        let state = self.targets.entry(target).or_default();
+        state.dialling = false;
+        state.not_before = state.not_before.max(now.mono + time);
+    }
+    pub(super) fn ended(&mut self, target: Target) {
+        if let Some(state) = self.targets.get_mut(&target) {
+            state.dialling = false;
+        }
+    }
+    /// The earliest time at which a resting target may be dialled.
+    pub(super) fn deadline(&self, now: Now) -> Option<Millis> {
+        self.targets.values().filter(|state| !state.dialling && state.not_before > now.mono).map(|s| s.not_before).min()
+    }
+}
