@@ -5,11 +5,40 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Sweep, Table, Want};
-use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq};
+use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq, VersionVector};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row};
 use crate::time::Reading;
 use crate::wire::Closure;
+
+/// Which of two nodes that meet must take the state of the other, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Newcomer {
+    /// Neither: both cover the other's floor.
+    Neither,
+    /// This node.
+    Us,
+    /// The other.
+    Peer,
+}
+
+/// Decides who is a newcomer, from what each covers and its floor: on both nodes alike.
+///
+/// Where each is below the other's floor, the lower floor gives way. The order of floors is one that a newcomer
+/// inherits, and each bootstrap raises the newcomer's floor in it, so two islands that meet through many nodes become
+/// one after finitely many bootstraps. By replica it would not end: who has just taken a new identity outranks
+/// the rest of the other island, and each side keeps winning nodes from the other.
+pub fn newcomer(ours: (&VersionVector, &VersionVector), peers: (&VersionVector, &VersionVector)) -> Newcomer {
+    let ((vector, floor), (peer_vector, peer_floor)) = (ours, peers);
+    match (vector.includes(peer_floor), peer_vector.includes(floor)) {
+        (true, true) => Newcomer::Neither,
+        (false, true) => Newcomer::Us,
+        (true, false) => Newcomer::Peer,
+        (false, false) if floor.outranks(peer_floor) => Newcomer::Peer,
+        (false, false) => Newcomer::Us,
+    }
+}
 
 /// Whose state it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +109,9 @@ impl Knowledge {
         if seq_before > 0 {
             self.vector.set(self.replica, seq_before);
         }
-        self.floor = origin.closure.floor.clone();
+        // What was forgotten here and is covered there stays forgotten: a floor only rises.
+        let own_floor = core::mem::replace(&mut self.floor, origin.closure.floor.clone());
+        self.floor.join(&own_floor.lowered_to(theirs));
         self.hlc.raise_to(origin.closure.hlc);
         self.tail = staged;
         self.digest = 0;

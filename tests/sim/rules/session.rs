@@ -4,7 +4,8 @@
 use super::world::{Outcome, World};
 use cbddc::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use cbddc::replica::{
-    Applied, Batch, Incoming, Meeting, Origin, Reply, Request, Said, Stream, history_verdict, read, shared_until,
+    Applied, Batch, Incoming, Meeting, Newcomer, Origin, Reply, Request, Said, Stream, history_verdict, newcomer, read,
+    shared_until,
 };
 use cbddc::row::Row;
 use cbddc::wire::{ClockSample, Closure, Hello, MemberNote, Mode};
@@ -118,12 +119,11 @@ impl World {
                 }
             }
         }
-        let below = [!hellos[0].vector.includes(&hellos[1].floor), !hellos[1].vector.includes(&hellos[0].floor)];
-        let newcomer = match below {
-            [true, true] => Some(usize::from(hellos[0].replica > hellos[1].replica)),
-            [true, false] => Some(0),
-            [false, true] => Some(1),
-            [false, false] => None,
+        let side = |at: usize| (&hellos[at].vector, &hellos[at].floor);
+        let newcomer = match newcomer(side(0), side(1)) {
+            Newcomer::Us => Some(0),
+            Newcomer::Peer => Some(1),
+            Newcomer::Neither => None,
         };
         let no_way = |at: usize| Way {
             stream: None,
