@@ -213,6 +213,7 @@ impl World {
         let sending = self.sessions.iter().any(|session| session.ends.contains(&at));
         let before = self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone());
         let seq = self.nodes[at].table.knowledge.seq;
+        let seen = self.nodes[at].table.knowledge.vector.clone();
         let write = Write { key: key.clone(), body, expires_at, precondition: Precondition::None };
         // The write is in the ledger before the judge looks.
         let Ok((reply, known)) = execute(&mut self.nodes[at].table, now, Request::Write { writes: vec![write], sending });
@@ -234,7 +235,7 @@ impl World {
                 return Err(format!("dense: n{at}: {} after {seq}", show(&row)));
             }
             let past = before.and_then(|before| self.ledger.of_row(&before)).into_iter().collect();
-            self.ledger.note(row, past).map_err(|why| format!("dot: n{at}: {why}"))?;
+            self.ledger.note(row, past, seen).map_err(|why| format!("dot: n{at}: {why}"))?;
         }
         self.judge(at)
     }
