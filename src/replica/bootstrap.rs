@@ -143,10 +143,9 @@ impl Knowledge {
                 if row.is_local() {
                     self.put(table, Area::Stage, &row, None)?;
                 } else if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
-                    if staged.is_some() || !row.is_tombstone() {
-                        self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
-                        done.written_again += 1;
-                    }
+                    // A delete too, although the peer has nothing there: a third node may bring what it deletes.
+                    self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
+                    done.written_again += 1;
                 } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
                     table.keep_recovered(&row)?;
                     self.recovered += 1;
