@@ -136,6 +136,14 @@ impl Knowledge {
         Ok(upto == self.tail)
     }
 
+    /// A row that came from a peer does not wait in the recovered store any more.
+    pub(super) fn arrived<T: Table>(&mut self, table: &mut T, row: &Row) -> Result<(), T::Error> {
+        if self.recovered > 0 && table.drop_recovered(&row.key, row.dot)? {
+            self.recovered -= 1;
+        }
+        Ok(())
+    }
+
     /// Takes one row if it wins. Says whether it did.
     fn merge<T: Table>(&mut self, table: &mut T, now: Reading, mode: Mode, row: &Row) -> Result<bool, T::Error> {
         if mode == Mode::Increment && self.vector.covers(row.dot) {
@@ -147,9 +155,7 @@ impl Knowledge {
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.rank() > head.rank(),
         };
-        if self.recovered > 0 {
-            table.drop_recovered(&row.key, row.dot)?;
-        }
+        self.arrived(table, row)?;
         if wins {
             if planted(Mutant::FutureMovesClock) {
                 self.hlc.raise_to(row.stamp);

@@ -147,9 +147,18 @@ impl Knowledge {
                     self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
                     done.written_again += 1;
                 } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
-                    table.keep_recovered(&row)?;
-                    self.recovered += 1;
-                    done.recovered += 1;
+                    if table.keep_recovered(&row)? {
+                        self.recovered += 1;
+                        done.recovered += 1;
+                    }
+                }
+            }
+        }
+        if self.recovered > 0 {
+            let mut arrived = Sweep::new(Area::Stage, staged);
+            while arrived.next(table, |_| true)? {
+                for row in arrived.rows.drain(..) {
+                    self.arrived(table, &row)?;
                 }
             }
         }

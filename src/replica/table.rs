@@ -67,10 +67,10 @@ pub trait Table {
     /// The stage takes the place of the rows in force; the stage is empty afterwards.
     fn promote_stage(&mut self) -> Result<(), Self::Error>;
 
-    /// Keeps a row aside for a person to decide on.
-    fn keep_recovered(&mut self, row: &Row) -> Result<(), Self::Error>;
-    /// Forgets it: it has arrived after all.
-    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Self::Error>;
+    /// Keeps a row aside for a person to decide on. Says whether it was not there yet (same key, same dot).
+    fn keep_recovered(&mut self, row: &Row) -> Result<bool, Self::Error>;
+    /// Forgets it: it has arrived after all. Says whether it was there.
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Self::Error>;
 
     /// Every member.
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;

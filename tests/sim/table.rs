@@ -133,13 +133,11 @@ impl Table for MemTable {
         self.rows = std::mem::take(&mut self.stage);
         Ok(())
     }
-    fn keep_recovered(&mut self, row: &Row) -> Result<(), Infallible> {
-        self.recovered.insert((row.key.clone(), row.dot), Rc::new(row.clone()));
-        Ok(())
+    fn keep_recovered(&mut self, row: &Row) -> Result<bool, Infallible> {
+        Ok(self.recovered.insert((row.key.clone(), row.dot), Rc::new(row.clone())).is_none())
     }
-    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Infallible> {
-        self.recovered.remove(&(key.clone(), dot));
-        Ok(())
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Infallible> {
+        Ok(self.recovered.remove(&(key.clone(), dot)).is_some())
     }
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())
