@@ -59,7 +59,9 @@ impl Knowledge {
         let old = self.replica;
         let mut parted = Sweep::new(Area::Rows, self.tail);
         self.new_life(&[], random);
-        self.vector.set(old, shared);
+        // What was dropped here was mostly shared long ago, although no start proves it; a vector that does not cover its
+        // own floor would make a newcomer of everybody, for ever.
+        self.vector.set(old, shared.max(self.floor.of(old)));
         while parted.next(table, |head| head.dot.origin == old && head.dot.seq > shared && !head.local)? {
             for row in parted.rows.drain(..) {
                 if planted(Mutant::ForkGetsNewStamp) {
