@@ -5,7 +5,7 @@ use super::table::{Area, Table, Want};
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::REPLICAS_MAX;
 use crate::mutants::{Mutant, planted};
-use crate::row::{Row, RowKey, Scope};
+use crate::row::{Body, Row, RowKey, Scope};
 use crate::time::Reading;
 use crate::wire::{Closure, Mode};
 use alloc::vec::Vec;
@@ -100,6 +100,7 @@ impl Knowledge {
         let (mut alarm, mut equal) = (false, false);
         if let Some(closure) = &incoming.closure {
             self.vector.join(&closure.vector);
+            self.prune_known();
             let clean = self.is_clean(table)?;
             if closure.clean && clean && self.vector == closure.vector {
                 equal = self.digest == closure.digest;
@@ -150,6 +151,9 @@ impl Knowledge {
             return Ok(false);
         }
         let before = table.head(Area::Rows, &row.key)?;
+        // It was here before this node took another's state, and has left no trace: its tombstone was dropped.
+        let deleted_here = before.is_none() && !row.is_tombstone() && self.was_known(row.dot);
+        let deleted_here = deleted_here && !table.was_recovered(&row.key)?;
         let wins = match before {
             None => true,
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
@@ -162,6 +166,9 @@ impl Knowledge {
             }
             self.hlc.witness(now, row.stamp);
             self.put(table, Area::Rows, row, before)?;
+            if deleted_here {
+                self.write_as_new(table, now, Area::Rows, row.key.clone(), Body::Tombstone, None)?;
+            }
         }
         Ok(wins)
     }

@@ -95,7 +95,10 @@ impl Knowledge {
     ) -> Result<Bootstrapped, T::Error> {
         let mut done = Bootstrapped::default();
         let staged = table.stage_tail()?;
-        let (old_replica, old_sent, old_vector) = (self.replica, self.sent, self.vector.clone());
+        let (old_replica, old_sent) = (self.replica, self.sent);
+        let mut known = self.vector.clone();
+        known.join(&self.gone);
+        self.gone = known;
         let theirs = &origin.closure.vector;
 
         if planted(Mutant::BootstrapKeepsReplica) {
@@ -125,9 +128,11 @@ impl Knowledge {
         table.stream(Area::Stage, 0, &mut add, &mut |_, _| {})?;
         self.digest = digest;
         let mut shared = Sweep::new(Area::Stage, staged);
-        while shared.next(table, |head| !head.tombstone && old_vector.covers(head.dot))? {
+        while shared.next(table, |head| !head.tombstone && self.was_known(head.dot))? {
             for row in shared.rows.drain(..) {
-                if table.head(Area::Rows, &row.key)?.is_none_or(|head| head.tombstone) {
+                let held = table.head(Area::Rows, &row.key)?;
+                let deleted = held.map_or(!table.was_recovered(&row.key)?, |head| head.tombstone);
+                if deleted {
                     self.write_as_new(table, now, Area::Stage, row.key, Body::Tombstone, None)?;
                     done.deleted_again += 1;
                 }
@@ -163,6 +168,7 @@ impl Knowledge {
             }
         }
         table.promote_stage()?;
+        self.prune_known();
         if let Some(start) = self.tokens.last_mut() {
             (start.seq, start.tail) = (0, 0);
         }

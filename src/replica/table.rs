@@ -71,6 +71,9 @@ pub trait Table {
     fn keep_recovered(&mut self, row: &Row) -> Result<bool, Self::Error>;
     /// Forgets it: it has arrived after all. Says whether it was there.
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Self::Error>;
+    /// Whether any row of this key was ever put aside and has not arrived since. What a person has dealt with still
+    /// counts: it was not deleted here.
+    fn was_recovered(&mut self, key: &RowKey) -> Result<bool, Self::Error>;
 
     /// Every member.
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;

@@ -127,6 +127,9 @@ impl Knowledge {
         if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
             self.covered_upto = self.tail;
         }
+        if let (Some(before), Area::Rows) = (&before, area) {
+            self.note_replaced(before, row.dot);
+        }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());

@@ -139,6 +139,9 @@ impl Table for MemTable {
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Infallible> {
         Ok(self.recovered.remove(&(key.clone(), dot)).is_some())
     }
+    fn was_recovered(&mut self, key: &RowKey) -> Result<bool, Infallible> {
+        Ok(self.recovered.keys().any(|(waiting, _)| waiting == key))
+    }
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())
     }
