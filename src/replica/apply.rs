@@ -167,7 +167,7 @@ impl Knowledge {
             self.hlc.witness(now, row.stamp);
             self.put(table, Area::Rows, row, before)?;
             if deleted_here {
-                self.write_as_new(table, now, Area::Rows, row.key.clone(), Body::Tombstone, None)?;
+                self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;
             }
         }
         Ok(wins)

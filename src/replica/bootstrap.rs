@@ -133,7 +133,8 @@ impl Knowledge {
                 let held = table.head(Area::Rows, &row.key)?;
                 let deleted = held.map_or(!table.was_recovered(&row.key)?, |head| head.tombstone);
                 if deleted {
-                    self.write_as_new(table, now, Area::Stage, row.key, Body::Tombstone, None)?;
+                    let above = held.map_or(row.stamp, |head| head.stamp);
+                    self.write_as_new(table, now, Area::Stage, above, row.key, Body::Tombstone, None)?;
                     done.deleted_again += 1;
                 }
             }
@@ -149,7 +150,8 @@ impl Knowledge {
                     self.put(table, Area::Stage, &row, None)?;
                 } else if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
                     // A delete too, although the peer has nothing there: a third node may bring what it deletes.
-                    self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
+                    // Above its own old stamp: what it had beaten here must not beat it elsewhere.
+                    self.write_as_new(table, now, Area::Stage, row.stamp, row.key, row.body, row.expires_at)?;
                     done.written_again += 1;
                 } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
                     if table.keep_recovered(&row)? {

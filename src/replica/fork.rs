@@ -65,7 +65,7 @@ impl Knowledge {
         while parted.next(table, |head| head.dot.origin == old && head.dot.seq > shared && !head.local)? {
             for row in parted.rows.drain(..) {
                 if planted(Mutant::ForkGetsNewStamp) {
-                    self.write_as_new(table, now, Area::Rows, row.key, row.body, row.expires_at)?;
+                    self.write_as_new(table, now, Area::Rows, row.stamp, row.key, row.body, row.expires_at)?;
                     continue;
                 }
                 let before = table.head(Area::Rows, &row.key)?;

@@ -8,7 +8,7 @@
 //!   at or above it was once dropped, or a row at or above it waits in somebody's recovered store.
 //! - *No delete is undone*, nor any other write: in the end no document shows a value that some write had replaced,
 //!   whatever the stamps say. A write has replaced what stood there on its author's node, directly or through others,
-//!   and whatever its author's vector covered. A row at or above that write that waits in a recovered store excuses it:
+//!   and whatever its author's vector covered. A row at or above what is shown that waits in a recovered store excuses it:
 //!   the predecessor of a value that waits may come back. So is a value that nobody who deleted it had seen: a write
 //!   made far away while a tombstone above it came and went is a new document there.
 //!
@@ -45,6 +45,8 @@ pub struct Ledger {
     forked: BTreeMap<ReplicaId, Seq>,
     /// Values that an older disk calls never sent, though they may have been: nobody can know.
     doubtful: BTreeSet<Vec<u8>>,
+    /// Values that got another dot with the same stamp from a fork.
+    redotted: BTreeSet<Vec<u8>>,
 }
 
 impl Ledger {
@@ -115,6 +117,9 @@ impl Ledger {
                     (deleted.into_iter().collect(), before.knowledge.vector.clone())
                 }
             };
+            if held.is_some_and(|held| held.stamp == row.stamp) {
+                self.redotted.extend(row.value().map(<[u8]>::to_vec));
+            }
             let at = self.note(row.clone(), past, seen)?;
             self.made[at].excused |= same.is_some_and(|same| self.made[same].excused);
         }
@@ -184,6 +189,9 @@ impl Ledger {
         }
         for (row, _) in agreed.rows.rows.values() {
             let Some(value) = row.value().filter(|value| !self.doubtful.contains(*value)) else { continue };
+            if alive.clone().any(|table| waits(table, &row.key, &row.rank())) {
+                continue;
+            }
             let of_key = || self.made.iter().filter(|made| made.row.key == row.key);
             let dots: Vec<Dot> = of_key()
                 .filter(|made| made.row.value() == Some(value) && !self.is_forked(made.row.dot))
@@ -191,7 +199,9 @@ impl Ledger {
                 .collect();
             for made in of_key().filter(|made| made.row.value() != Some(value)) {
                 let covered = dots.iter().any(|dot| made.seen.covers(*dot));
-                if (covered || self.replaced(made, value)) && !excuses(made) {
+                // Only the stamp tells that the copy of a fork was deleted, and it went with the tombstone.
+                let forgotten = self.redotted.contains(value) && self.dropped[made.key] >= Some(made.rank);
+                if !forgotten && (covered || self.replaced(made, value)) && !excuses(made) {
                     let (made, row) = (show(&made.row), show(row));
                     return Err(format!("undone: {made} had replaced what is there in the end, {row}"));
                 }
