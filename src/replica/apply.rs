@@ -137,6 +137,12 @@ impl Knowledge {
         Ok(upto == self.tail)
     }
 
+    /// Whether a row that was known here is not accounted for by anything that was put aside: it had been deleted.
+    pub(super) fn left_no_trace<T: Table>(&self, table: &mut T, row: &Row) -> Result<bool, T::Error> {
+        let aside = |table: &mut T| table.highest_recovered(&row.key);
+        Ok(self.was_known(row.dot) && aside(table)?.is_none_or(|aside| aside < (row.stamp, row.dot.origin)))
+    }
+
     /// A row that came from a peer does not wait in the recovered store any more.
     pub(super) fn arrived<T: Table>(&mut self, table: &mut T, row: &Row) -> Result<(), T::Error> {
         if self.recovered > 0 && table.drop_recovered(&row.key, row.dot)? {
@@ -151,9 +157,6 @@ impl Knowledge {
             return Ok(false);
         }
         let before = table.head(Area::Rows, &row.key)?;
-        // It was here before this node took another's state, and has left no trace: its tombstone was dropped.
-        let deleted_here = before.is_none() && !row.is_tombstone() && self.was_known(row.dot);
-        let deleted_here = deleted_here && !table.was_recovered(&row.key)?;
         let wins = match before {
             None => true,
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
@@ -165,6 +168,8 @@ impl Knowledge {
                 self.hlc.raise_to(row.stamp);
             }
             self.hlc.witness(now, row.stamp);
+            // It was here before this node took another's state, and has left no trace: its tombstone was dropped.
+            let deleted_here = !row.is_tombstone() && self.left_no_trace(table, row)?;
             self.put(table, Area::Rows, row, before)?;
             if deleted_here {
                 self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;

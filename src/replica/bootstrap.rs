@@ -131,7 +131,11 @@ impl Knowledge {
         while shared.next(table, |head| !head.tombstone && self.was_known(head.dot))? {
             for row in shared.rows.drain(..) {
                 let held = table.head(Area::Rows, &row.key)?;
-                let deleted = held.map_or(!table.was_recovered(&row.key)?, |head| head.tombstone);
+                let deleted = match held {
+                    Some(head) if head.tombstone => true,
+                    Some(head) if head.rank() >= row.rank() => false,
+                    _ => self.left_no_trace(table, &row)?,
+                };
                 if deleted {
                     let above = held.map_or(row.stamp, |head| head.stamp);
                     self.write_as_new(table, now, Area::Stage, above, row.key, Body::Tombstone, None)?;

@@ -1,9 +1,9 @@
 //! What the rules need of a store: rows by key and by position, within one transaction.
 
 use super::knowledge::{Knowledge, MemberState};
-use crate::id::{DeviceId, Dot, LocalSeq};
+use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::row::{Head, Row, RowKey};
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 use alloc::vec::Vec;
 
 /// Which set of rows.
@@ -71,9 +71,9 @@ pub trait Table {
     fn keep_recovered(&mut self, row: &Row) -> Result<bool, Self::Error>;
     /// Forgets it: it has arrived after all. Says whether it was there.
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Self::Error>;
-    /// Whether any row of this key was ever put aside and has not arrived since. What a person has dealt with still
-    /// counts: it was not deleted here.
-    fn was_recovered(&mut self, key: &RowKey) -> Result<bool, Self::Error>;
+    /// Stamp and origin of the highest row of this key that was put aside and has not arrived since. What a person has
+    /// dealt with still counts: it was not deleted here.
+    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Self::Error>;
 
     /// Every member.
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;

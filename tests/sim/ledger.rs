@@ -33,6 +33,14 @@ pub struct Made {
     pub excused: bool,
 }
 
+struct Dropper {
+    node: usize,
+    key: usize,
+    rank: Rank,
+    knew: VersionVector,
+    loose: Vec<Dot>,
+}
+
 #[derive(Default)]
 pub struct Ledger {
     pub made: Vec<Made>,
@@ -41,6 +49,8 @@ pub struct Ledger {
     by_row: BTreeMap<Rank, usize>,
     /// The highest tombstone that was dropped, by key.
     dropped: Vec<Option<Rank>>,
+    /// Who dropped it and lives with that disk still, and what it knew then.
+    droppers: Vec<Dropper>,
     /// How far the histories of a replica that has two are the same.
     forked: BTreeMap<ReplicaId, Seq>,
     /// Values that an older disk calls never sent, though they may have been: nobody can know.
@@ -125,13 +135,17 @@ impl Ledger {
         }
         Ok(())
     }
-    pub fn note_dropped(&mut self, row: &Row) {
+    pub fn note_dropped(&mut self, node: usize, row: &Row, table: &MemTable) {
         let key = self.key(&row.key);
+        let mut knew = table.knowledge.vector.clone();
+        knew.join(&table.knowledge.gone);
+        self.droppers.push(Dropper { node, key, rank: row.rank(), knew, loose: table.knowledge.loose.clone() });
         self.dropped[key] = self.dropped[key].max(Some(row.rank()));
     }
 
     /// Excuses what only the lost disk could have saved.
-    pub fn excuse<'a>(&mut self, alive: impl Iterator<Item = &'a MemTable> + Clone) {
+    pub fn excuse<'a>(&mut self, lost: usize, alive: impl Iterator<Item = &'a MemTable> + Clone) {
+        self.droppers.retain(|dropper| dropper.node != lost);
         let held: Vec<Vec<Option<Rank>>> = alive.clone().map(|table| self.ranks(table)).collect();
         for made in self.made.iter_mut().filter(|made| !made.excused) {
             let saved = alive.clone().zip(&held).any(|(table, ranks)| {
@@ -146,14 +160,17 @@ impl Ledger {
         self.keys.iter().map(|key| table.rows.of(key).map(|(_, head)| head.rank())).collect()
     }
 
+    /// Keys with a dot that names two writes. Who has one skips the other: the digests tell, and a reconciliation mends
+    /// it. Until then the sentence does not hold for them, and which of two tombstones stands is not told apart.
+    fn split(&self) -> BTreeSet<usize> {
+        self.made.iter().filter(|made| self.is_forked(made.row.dot)).map(|made| made.key).collect()
+    }
+
     /// The vector's sentence at one node.
     pub fn sentence(&self, table: &MemTable) -> Result<(), String> {
         let ranks = self.ranks(table);
         let vector = &table.knowledge.vector;
-        // A winner whose dot names two writes is skipped by who has the other: the digests tell, and a reconciliation
-        // mends it. Until then the keys of such dots are not judged.
-        let split: BTreeSet<usize> =
-            self.made.iter().filter(|made| self.is_forked(made.row.dot)).map(|made| made.key).collect();
+        let split = self.split();
         let broken = self.made.iter().find(|made| {
             !split.contains(&made.key)
                 && vector.covers(made.row.dot)
@@ -180,7 +197,16 @@ impl Ledger {
                 || alive.clone().any(|table| waits(table, &made.row.key, &made.rank))
         };
         let ranks = self.ranks(agreed);
+        let split = self.split();
         for made in &self.made {
+            let shown = agreed.rows.of(&made.row.key).is_some_and(|(row, _)| !row.is_tombstone());
+            let somewhere = |rank: &Rank| {
+                let mut heads = alive.clone().filter_map(|table| table.rows.of(&made.row.key));
+                heads.any(|(_, head)| head.rank() >= *rank)
+            };
+            if split.contains(&made.key) && !shown && somewhere(&made.rank) {
+                continue;
+            }
             let stands = ranks[made.key].max(self.dropped[made.key]).is_some_and(|rank| rank >= made.rank);
             if !stands && !excuses(made) {
                 let has = agreed.rows.of(&made.row.key).map(|(row, _)| row.clone());
@@ -200,7 +226,14 @@ impl Ledger {
             for made in of_key().filter(|made| made.row.value() != Some(value)) {
                 let covered = dots.iter().any(|dot| made.seen.covers(*dot));
                 // Only the stamp tells that the copy of a fork was deleted, and it went with the tombstone.
-                let forgotten = self.redotted.contains(value) && self.dropped[made.key] >= Some(made.rank);
+                // And of a dropped delete only who had known both can tell.
+                let dropped = self.dropped[made.key] >= Some(made.rank);
+                let mut tellers = self.droppers.iter().filter(|dropper| {
+                    dropper.key == made.key
+                        && dropper.rank >= made.rank
+                        && dots.iter().any(|dot| dropper.knew.covers(*dot) || dropper.loose.contains(dot))
+                });
+                let forgotten = dropped && (self.redotted.contains(value) || tellers.next().is_none());
                 if !forgotten && (covered || self.replaced(made, value)) && !excuses(made) {
                     let (made, row) = (show(&made.row), show(row));
                     return Err(format!("undone: {made} had replaced what is there in the end, {row}"));

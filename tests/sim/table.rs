@@ -3,10 +3,10 @@
 //! A copy is a disk at one instant: a crash keeps the last committed one, a rolled back card an older one, a clone is
 //! given to a second node. It never fails; what fails in a simulation is the node around it.
 
-use cbddc::id::{DeviceId, Dot, LocalSeq};
+use cbddc::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use cbddc::replica::{Area, Knowledge, MemberState, Table, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
-use cbddc::time::Millis;
+use cbddc::time::{Millis, Stamp};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -139,8 +139,9 @@ impl Table for MemTable {
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Infallible> {
         Ok(self.recovered.remove(&(key.clone(), dot)).is_some())
     }
-    fn was_recovered(&mut self, key: &RowKey) -> Result<bool, Infallible> {
-        Ok(self.recovered.keys().any(|(waiting, _)| waiting == key))
+    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Infallible> {
+        let of_key = self.recovered.values().filter(|row| row.key == *key);
+        Ok(of_key.map(|row| (row.stamp, row.dot.origin)).max())
     }
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())

@@ -145,7 +145,7 @@ impl World {
         debug_assert_eq!(knowledge, node.table.knowledge);
         for row in std::mem::take(&mut node.table.removed) {
             if row.is_tombstone() || row.is_expired(now.millis) {
-                self.ledger.note_dropped(&row);
+                self.ledger.note_dropped(at, &row, &node.table);
             }
         }
         if let Some(before) = before {
@@ -310,7 +310,7 @@ impl World {
                 self.tally.count("death");
                 self.cut_all(at);
                 self.nodes[at].alive = false;
-                self.excuse();
+                self.excuse(at);
             }
             3 if self.plan.rollbacks && !self.nodes[at].disks.is_empty() => {
                 let older = self.rng.usize(..self.nodes[at].disks.len());
@@ -322,7 +322,7 @@ impl World {
                 node.local = local_rows(&disk);
                 node.table = disk;
                 self.restart(at, "rollback");
-                self.excuse();
+                self.excuse(at);
             }
             4 if self.plan.clones && self.nodes.len() < 8 => {
                 let disk = self.nodes[at].table.clone();
@@ -367,9 +367,9 @@ impl World {
         }
         Ok(())
     }
-    fn excuse(&mut self) {
+    fn excuse(&mut self, lost: usize) {
         let alive = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
-        self.ledger.excuse(alive);
+        self.ledger.excuse(lost, alive);
     }
     fn restart(&mut self, at: usize, why: &'static str) {
         self.tally.count(why);
