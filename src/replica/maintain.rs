@@ -76,7 +76,8 @@ impl Knowledge {
             let covered = self.vector.covers(head.dot) || planted(Mutant::DropAtOnceWithoutOwnCover);
             let passed = self.hlc.last() > head.stamp || now.millis > head.stamp.millis();
             let remembered = self.loose.len() < LOOSE_MAX;
-            let droppable = head.local || (remembered && covered && passed && old_enough && head.local_seq <= retention.upto);
+            let droppable =
+                head.local || (remembered && covered && passed && old_enough && head.local_seq <= retention.upto);
             if droppable {
                 table.remove(Area::Rows, head.local_seq)?;
                 // A later write of this key must rank above what was dropped.

@@ -92,6 +92,9 @@ impl Ledger {
     fn is_forked(&self, dot: Dot) -> bool {
         self.forked.get(&dot.origin).is_some_and(|shared| dot.seq > *shared)
     }
+    pub fn knows(&self, dot: Dot) -> bool {
+        self.by_dot.contains_key(&dot) && !self.is_forked(dot)
+    }
     /// The write that made this row.
     pub fn of_row(&self, row: &Row) -> Option<usize> {
         self.by_row.get(&row.rank()).or_else(|| self.by_dot.get(&row.dot)).copied()
@@ -233,7 +236,8 @@ impl Ledger {
                         && dropper.rank >= made.rank
                         && dots.iter().any(|dot| dropper.knew.covers(*dot) || dropper.loose.contains(dot))
                 });
-                let forgotten = dropped && (self.redotted.contains(value) || tellers.next().is_none());
+                let forgotten =
+                    dropped && (self.redotted.contains(value) || split.contains(&made.key) || tellers.next().is_none());
                 if !forgotten && (covered || self.replaced(made, value)) && !excuses(made) {
                     let (made, row) = (show(&made.row), show(row));
                     return Err(format!("undone: {made} had replaced what is there in the end, {row}"));

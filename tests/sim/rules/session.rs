@@ -85,7 +85,7 @@ impl World {
             let ours = &self.nodes[ends[me]].table.knowledge.vector;
             if let Err(common) = history_verdict(seen, ours, &hellos[peer]) {
                 let (me, peer) = (ends[me], ends[peer]);
-                if !self.ledger.any_fork() {
+                if !self.judge.ledger.any_fork() {
                     return Err(format!("false fork: n{me} takes n{peer} for a fork"));
                 }
                 // The word may be lost.
@@ -355,7 +355,7 @@ impl World {
             Applied::Applied { .. } => {
                 self.tally.count("alarm");
                 self.say(|| format!("n{receiver}: alarm"));
-                if !self.ledger.any_fork() {
+                if !self.judge.ledger.any_fork() {
                     return Err(format!("alarm: n{receiver}: equal vectors, different documents"));
                 }
                 let way = &mut self.sessions[session].ways[from];
@@ -376,7 +376,7 @@ impl World {
                 Ok(false)
             }
             Applied::RolledBack => {
-                if !self.ledger.any_fork() {
+                if !self.judge.ledger.any_fork() {
                     return Err(format!("false fork: n{receiver} takes itself for a fork"));
                 }
                 self.fork(receiver, 0)?;

@@ -2,13 +2,13 @@
 
 use super::Tally;
 use super::session::Session;
-use crate::ledger::{Ledger, show};
+use crate::judge::Judge;
+use crate::ledger::show;
 use crate::table::MemTable;
 use cbddc::id::{DeviceId, LocalSeq, NodeId, VersionVector};
-use cbddc::replica::{Meeting, Precondition, Reply, Request, Retention, Write, execute};
+use cbddc::replica::{Meeting, Precondition, Reply, Request, Retention, Write};
 use cbddc::row::{Body, Row, RowKey, Scope};
-use cbddc::time::{Millis, Reading, Stamp};
-use std::collections::BTreeMap;
+use cbddc::time::{Millis, Reading};
 use std::rc::Rc;
 
 /// A replica.
@@ -25,8 +25,6 @@ pub struct Node {
     /// Where its next slice of maintenance starts.
     slice_after: LocalSeq,
     disks: Vec<MemTable>,
-    hlc_mark: Stamp,
-    local: BTreeMap<RowKey, Row>,
 }
 
 /// Which faults a run may have, drawn from its seed: a run with all of them at once shows little.
@@ -50,7 +48,7 @@ pub struct Plan {
 pub struct World {
     pub nodes: Vec<Node>,
     pub sessions: Vec<Session>,
-    pub ledger: Ledger,
+    pub judge: Judge,
     pub plan: Plan,
     pub rng: fastrand::Rng,
     pub time: Millis,
@@ -86,7 +84,7 @@ impl World {
         let mut world = World {
             nodes: Vec::new(),
             sessions: Vec::new(),
-            ledger: Ledger::default(),
+            judge: Judge::default(),
             plan,
             rng,
             time: 1_000_000,
@@ -108,7 +106,6 @@ impl World {
         self.nodes.push(Node {
             device,
             name: NodeId::new(&format!("n{at}")).expect("a short name"),
-            hlc_mark: table.knowledge.hlc.last(),
             table,
             alive: true,
             visitor,
@@ -117,7 +114,6 @@ impl World {
             believed: true,
             slice_after: 0,
             disks: Vec::new(),
-            local: BTreeMap::new(),
         });
     }
     pub fn say(&mut self, text: impl FnOnce() -> String) {
@@ -137,45 +133,8 @@ impl World {
     /// Carries out a request on a node's disk, then judges.
     pub fn run(&mut self, at: usize, request: Request) -> Result<Reply, String> {
         let now = self.reading(at);
-        let before = matches!(request, Request::Bootstrap { .. } | Request::Fork { .. })
-            .then(|| self.nodes[at].table.clone());
-        let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
-        let Ok((reply, knowledge)) = execute(&mut self.nodes[at].table, now, request);
-        let node = &mut self.nodes[at];
-        debug_assert_eq!(knowledge, node.table.knowledge);
-        for row in std::mem::take(&mut node.table.removed) {
-            if row.is_tombstone() || row.is_expired(now.millis) {
-                self.ledger.note_dropped(at, &row, &node.table);
-            }
-        }
-        if let Some(before) = before {
-            self.ledger.note_rewritten(&before, &self.nodes[at].table).map_err(|why| format!("dot: n{at}: {why}"))?;
-        }
-        if moves {
-            self.judge(at)?;
-        }
+        let (reply, _) = self.judge.execute(at, &mut self.nodes[at].table, now, request, true)?;
         Ok(reply)
-    }
-    fn judge(&mut self, at: usize) -> Outcome {
-        let node = &mut self.nodes[at];
-        let known = &node.table.knowledge;
-        if known.digest != node.table.digest() {
-            return Err(format!("digest: n{at}: the kept sum is not the sum of its rows"));
-        }
-        if known.hlc.last() < node.hlc_mark {
-            return Err(format!("clock: n{at}: the hybrid clock went back"));
-        }
-        node.hlc_mark = known.hlc.last();
-        if known.vector.of(known.replica) != known.seq {
-            return Err(format!("own entry: n{at}: {:?}", known.vector));
-        }
-        let uncovered = |(_, head): &&(Rc<Row>, cbddc::row::Head)| {
-            head.local_seq <= known.covered_upto && !head.local && !known.vector.covers(head.dot)
-        };
-        if let Some((row, _)) = node.table.rows.rows.values().find(uncovered) {
-            return Err(format!("covered_upto: n{at}: {} is not covered", show(row)));
-        }
-        self.ledger.sentence(&node.table).map_err(|why| format!("sentence: n{at}: {why}"))
     }
 
     /// One step, drawn from its own small seed.
@@ -211,33 +170,16 @@ impl World {
         let expires = self.plan.expiry && body != Body::Tombstone && self.rng.u8(..3) == 0;
         let expires_at = expires.then(|| now.millis + self.rng.u64(1..200));
         let sending = self.sessions.iter().any(|session| session.ends.contains(&at));
-        let before = self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone());
-        let seq = self.nodes[at].table.knowledge.seq;
-        let seen = self.nodes[at].table.knowledge.vector.clone();
         let write = Write { key: key.clone(), body, expires_at, precondition: Precondition::None };
-        // The write is in the ledger before the judge looks.
-        let Ok((reply, known)) = execute(&mut self.nodes[at].table, now, Request::Write { writes: vec![write], sending });
-        let Reply::Written(written) = reply else { return Err("reply: not Written".into()) };
-        let Some(Ok(written)) = written.first().copied() else { return Err("reply: refused".into()) };
-        if !written.changed {
-            return Ok(());
+        let Reply::Written(written) = self.run(at, Request::Write { writes: vec![write], sending })? else {
+            return Err("reply: not Written".into());
+        };
+        if written.first().is_some_and(|one| one.is_ok_and(|written| written.changed)) {
+            let row = self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone()).ok_or("read own write: nothing")?;
+            self.tally.count(if row.is_tombstone() { "delete" } else { "write" });
+            self.say(|| format!("n{at} writes {}{}", show(&row), if sending { ", sent" } else { "" }));
         }
-        let row = self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone()).ok_or("read own write: nothing")?;
-        if (row.stamp, row.dot.origin) != (written.stamp, written.origin) {
-            return Err(format!("read own write: n{at}: {} stands", show(&row)));
-        }
-        self.tally.count(if row.is_tombstone() { "delete" } else { "write" });
-        self.say(|| format!("n{at} writes {}{}", show(&row), if sending { ", sent" } else { "" }));
-        if key.scope == Scope::Local {
-            self.nodes[at].local.insert(key, Row::clone(&row));
-        } else {
-            if row.dot.seq != seq + 1 || known.seq != seq + 1 {
-                return Err(format!("dense: n{at}: {} after {seq}", show(&row)));
-            }
-            let past = before.and_then(|before| self.ledger.of_row(&before)).into_iter().collect();
-            self.ledger.note(row, past, seen).map_err(|why| format!("dot: n{at}: {why}"))?;
-        }
-        self.judge(at)
+        Ok(())
     }
     fn open(&mut self) -> Outcome {
         let (Some(a), Some(b)) = (self.alive(), self.alive()) else { return Ok(()) };
@@ -269,10 +211,12 @@ impl World {
         let node = &self.nodes[at];
         let tracked = node.table.members.values().filter(|member| member.tracked);
         let confirmed_by_all = tracked.map(|member| member.confirmed.clone()).reduce(|met, vector| {
-            met.iter().filter_map(|dot| {
-                let seq = dot.seq.min(vector.of(dot.origin));
-                (seq > 0).then_some(cbddc::id::Dot { seq, ..dot })
-            }).collect::<VersionVector>()
+            met.iter()
+                .filter_map(|dot| {
+                    let seq = dot.seq.min(vector.of(dot.origin));
+                    (seq > 0).then_some(cbddc::id::Dot { seq, ..dot })
+                })
+                .collect::<VersionVector>()
         });
         let served = self.sessions.iter().filter_map(|session| session.serves_bootstrap(at)).min();
         let upto = served.unwrap_or(LocalSeq::MAX);
@@ -315,24 +259,22 @@ impl World {
             3 if self.plan.rollbacks && !self.nodes[at].disks.is_empty() => {
                 let older = self.rng.usize(..self.nodes[at].disks.len());
                 let disk = self.nodes[at].disks[older].clone();
-                self.ledger.note_second_life(&disk);
+                self.judge.ledger.note_second_life(&disk);
                 self.say(|| format!("n{at} is rolled back to {:?}", disk.knowledge.vector));
-                let node = &mut self.nodes[at];
-                node.hlc_mark = disk.knowledge.hlc.last();
-                node.local = local_rows(&disk);
-                node.table = disk;
+                self.judge.new_disk(at, &disk);
+                self.nodes[at].table = disk;
                 self.restart(at, "rollback");
                 self.excuse(at);
             }
             4 if self.plan.clones && self.nodes.len() < 8 => {
                 let disk = self.nodes[at].table.clone();
-                self.ledger.note_second_life(&disk);
+                self.judge.ledger.note_second_life(&disk);
                 let fresh = self.nodes.len();
                 let same_key = self.rng.bool();
                 self.say(|| format!("n{at} is cloned as n{fresh}{}", if same_key { ", with its key" } else { "" }));
                 let key = if same_key { self.nodes[at].device } else { device(fresh) };
+                self.judge.new_disk(fresh, &disk);
                 self.add(fresh, key, disk, false);
-                self.nodes[fresh].local = self.nodes[at].local.clone();
                 self.restart(fresh, "clone");
             }
             5 if self.plan.untracks => {
@@ -369,7 +311,7 @@ impl World {
     }
     fn excuse(&mut self, lost: usize) {
         let alive = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
-        self.ledger.excuse(lost, alive);
+        self.judge.ledger.excuse(lost, alive);
     }
     fn restart(&mut self, at: usize, why: &'static str) {
         self.tally.count(why);
@@ -386,7 +328,7 @@ impl World {
     pub fn settle(&mut self) -> Outcome {
         self.rng = fastrand::Rng::with_seed(7);
         // Whatever can expire has.
-        self.time = self.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
+        self.time = self.judge.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
         self.settling = true;
         self.say(|| "faults stop".into());
         self.sessions.clear();
@@ -427,7 +369,7 @@ impl World {
         // digests can tell apart then stay apart.
         let mut tables = alive.iter().map(|at| self.nodes[*at].table.clone());
         let orphans = tables.any(|mut table| table.knowledge.clone().is_clean(&mut table) != Ok(true));
-        if self.ledger.any_fork() && orphans {
+        if self.judge.ledger.any_fork() && orphans {
             self.tally.count("split behind an orphan");
             return Ok(());
         }
@@ -455,28 +397,11 @@ impl World {
     }
     fn final_verdict(&mut self, alive: &[usize]) -> Outcome {
         for at in alive {
-            let node = &self.nodes[*at];
-            let waiting = node.table.recovered.len() as u64;
-            if node.table.knowledge.recovered != waiting {
-                let said = node.table.knowledge.recovered;
-                return Err(format!("recovered: n{at}: says {said}, {waiting} wait"));
-            }
-            for (key, row) in &node.local {
-                let has = node.table.rows.of(key).map(|(row, _)| row.rank());
-                let gone = row.is_tombstone() || row.expires_at.is_some();
-                if has != Some(row.rank()) && !(gone && has.is_none()) {
-                    return Err(format!("local: n{at}: {} was lost", show(row)));
-                }
-            }
+            self.judge.check_disk(*at, &self.nodes[*at].table)?;
         }
         let tables = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
-        self.ledger.verdict(&self.nodes[alive[0]].table, tables)
+        self.judge.ledger.verdict(&self.nodes[alive[0]].table, tables)
     }
-}
-
-fn local_rows(disk: &MemTable) -> BTreeMap<RowKey, Row> {
-    let local = disk.rows.rows.values().filter(|(row, _)| row.is_local());
-    local.map(|(row, _)| (row.key.clone(), Row::clone(row))).collect()
 }
 
 fn device(at: usize) -> DeviceId {
