@@ -74,6 +74,13 @@ impl Knowledge {
             }
         }
         self.sent = self.seq;
+        // The vector claims less than before: streams have passed over rows of the other history that it covered then.
+        for (device, mut member) in table.members()? {
+            if member.cursor != 0 {
+                member.cursor = 0;
+                table.set_member(&device, &member)?;
+            }
+        }
         if let Some(start) = self.tokens.last_mut() {
             (start.seq, start.tail) = (self.seq, self.tail);
         }

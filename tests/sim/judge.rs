@@ -177,9 +177,10 @@ impl Judge {
         if !known.vector.includes(&known.floor) {
             return Err(format!("floor: n{node}: its vector does not cover its floor"));
         }
-        let uncovered = table.rows.rows.values().find(|(_, head)| {
-            head.local_seq <= known.covered_upto && !head.local && !known.vector.covers(head.dot)
-        });
+        let uncovered =
+            table.rows.rows.values().find(|(_, head)| {
+                head.local_seq <= known.covered_upto && !head.local && !known.vector.covers(head.dot)
+            });
         if let Some((row, _)) = uncovered {
             return Err(format!("covered_upto: n{node}: {} is not covered", show(row)));
         }

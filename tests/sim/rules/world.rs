@@ -175,7 +175,8 @@ impl World {
             return Err("reply: not Written".into());
         };
         if written.first().is_some_and(|one| one.is_ok_and(|written| written.changed)) {
-            let row = self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone()).ok_or("read own write: nothing")?;
+            let row =
+                self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone()).ok_or("read own write: nothing")?;
             self.tally.count(if row.is_tombstone() { "delete" } else { "write" });
             self.say(|| format!("n{at} writes {}{}", show(&row), if sending { ", sent" } else { "" }));
         }
@@ -328,7 +329,8 @@ impl World {
     pub fn settle(&mut self) -> Outcome {
         self.rng = fastrand::Rng::with_seed(7);
         // Whatever can expire has.
-        self.time = self.judge.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
+        self.time =
+            self.judge.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
         self.settling = true;
         self.say(|| "faults stop".into());
         self.sessions.clear();
