@@ -22,7 +22,11 @@ use std::vec::Vec;
 /// may hold fewer documents than asked for, or none, and still has a `next`.
 const PAGE_SCAN_MAX: usize = 8192;
 
-pub(super) fn get(connection: &Connection, key: &RowKey, now: Millis) -> Result<Option<(Document, Option<Millis>)>, Failure> {
+pub(super) fn get(
+    connection: &Connection,
+    key: &RowKey,
+    now: Millis,
+) -> Result<Option<(Document, Option<Millis>)>, Failure> {
     let area = area_in_force(connection)?;
     find(connection, area, key, now)
 }
@@ -137,7 +141,12 @@ pub(super) fn statistics(connection: &Connection) -> Result<Statistics, Failure>
     Ok(Statistics { documents: rows.saturating_sub(tombstones).saturating_sub(system), tombstones })
 }
 
-fn find(connection: &Connection, area: usize, key: &RowKey, now: Millis) -> Result<Option<(Document, Option<Millis>)>, Failure> {
+fn find(
+    connection: &Connection,
+    area: usize,
+    key: &RowKey,
+    now: Millis,
+) -> Result<Option<(Document, Option<Millis>)>, Failure> {
     let mut statement = connection.prepare_cached(ROW[area].get)?;
     let mut rows = statement.query(params![scope(key.scope), key.collection, key.key])?;
     let Some(columns) = rows.next()? else { return Ok(None) };

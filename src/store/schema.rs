@@ -73,8 +73,10 @@ pub(super) fn create(connection: &Connection, random: u64) -> Result<(), Failure
         (min_reader, min_release),
     )?;
     let knowledge = Knowledge::new(random);
-    connection
-        .execute("INSERT INTO knowledge (id, area, version, state) VALUES (1, 0, 0, ?1)", [codec::encode(&knowledge)?])?;
+    connection.execute(
+        "INSERT INTO knowledge (id, area, version, state) VALUES (1, 0, 0, ?1)",
+        [codec::encode(&knowledge)?],
+    )?;
     migrate(connection, 1)?;
     Ok(())
 }
@@ -151,8 +153,9 @@ fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
             scope INTEGER NOT NULL,
             collection TEXT NOT NULL,
             key TEXT NOT NULL,
-            value BLOB
+            value BLOB,
+            settled INTEGER NOT NULL DEFAULT 0
          );
-         CREATE INDEX recovered_key ON recovered (scope, collection, key);",
+         CREATE UNIQUE INDEX recovered_key ON recovered (scope, collection, key, origin, dot);",
     )
 }

@@ -1,9 +1,9 @@
 //! The simplest table that could be right: maps in memory. What SQLite does is compared with it.
 
-use cbddc::id::{DeviceId, Dot, LocalSeq};
+use cbddc::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use cbddc::replica::{Area, Knowledge, MemberState, Members, Table, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
-use cbddc::time::Millis;
+use cbddc::time::{Millis, Stamp};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -98,13 +98,21 @@ impl Table for Model {
         self.rows = std::mem::take(&mut self.stage);
         Ok(())
     }
-    fn keep_recovered(&mut self, row: &Row) -> Result<(), Infallible> {
-        self.recovered.push(row.clone());
-        Ok(())
+    fn keep_recovered(&mut self, row: &Row) -> Result<bool, Infallible> {
+        let news = self.recovered.iter().all(|kept| (&kept.key, kept.dot) != (&row.key, row.dot));
+        if news {
+            self.recovered.push(row.clone());
+        }
+        Ok(news)
     }
-    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Infallible> {
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Infallible> {
+        let before = self.recovered.len();
         self.recovered.retain(|row| row.key != *key || row.dot != dot);
-        Ok(())
+        Ok(self.recovered.len() < before)
+    }
+    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Infallible> {
+        let of_key = self.recovered.iter().filter(|row| row.key == *key);
+        Ok(of_key.map(|row| (row.stamp, row.dot.origin)).max())
     }
     fn members(&mut self) -> Result<Members, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())
