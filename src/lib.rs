@@ -8,9 +8,13 @@ extern crate alloc;
 #[cfg(any(feature = "std", feature = "mutants", test))]
 extern crate std;
 
+pub mod cache;
 pub mod id;
 pub mod limits;
+pub mod queue;
+pub mod retry;
 pub mod row;
+pub mod secure;
 pub mod time;
 pub mod wire;
 
@@ -23,7 +27,7 @@ pub mod document;
 #[cfg(feature = "std")]
 mod error;
 #[cfg(feature = "std")]
-mod net;
+pub mod net;
 #[cfg(feature = "std")]
 pub mod report;
 
