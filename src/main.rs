@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `cbddc`: does what was typed and ends with its exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cbddc::cli::main(std::env::args_os())
+}

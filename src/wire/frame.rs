@@ -68,6 +68,10 @@ impl Decoder {
         self.filled += taken;
         taken
     }
+    /// Whether no byte waits: the stream stands between two frames.
+    pub fn is_empty(&self) -> bool {
+        self.filled == self.consumed
+    }
     /// The next complete frame, its kind and payload; `None` until more bytes come.
     ///
     /// # Errors

@@ -1,0 +1,194 @@
+//! What was typed: commands, arguments and options, as clap reads them.
+//!
+//! Means nothing by itself: no file is opened, no value is looked up here.
+
+use clap::{Args, Parser, Subcommand};
+use std::format;
+use std::path::PathBuf;
+use std::string::String;
+
+/// Keeps a small JSON document database on every device of a LAN and keeps those databases the same.
+#[derive(Debug, Parser)]
+#[command(name = "cbddc", version)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Options {
+    /// The configuration [default: CBDDC_CONFIG, ./appsettings.json, /etc/cbddc/appsettings.json, built-in]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The node to talk to, host:port or unix:PATH [default: CBDDC_API, else as configured]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(super) api: Option<String>,
+    /// The file of the bearer token [default: the token in CBDDC_TOKEN, else as configured]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Print JSON where a table would be printed
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node in the foreground until SIGINT or SIGTERM
+    Run,
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// The cluster key
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What the configuration means
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Commands that talk to a running node.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClientCommand {
+    /// Store one document
+    Put(Put),
+    /// Print one document
+    Get(Document),
+    /// Delete one document
+    Delete(Document),
+    /// List documents, keys in byte order
+    List(List),
+    /// Store many documents from NDJSON or CSV
+    Import(Import),
+    /// Print a whole collection as NDJSON, keys in byte order
+    Export(Export),
+    /// Print the sync tracker
+    Status,
+    /// Print peers, and addresses heard but not linked
+    Peers,
+    /// Print the health report; exit 0 Healthy, 1 Degraded, 2 Unhealthy, 3 no answer
+    Health,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Put {
+    pub(super) collection: String,
+    pub(super) key: String,
+    /// The document; - reads it from stdin
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    pub(super) document: String,
+}
+
+/// One document, to get or to delete.
+#[derive(Debug, Args)]
+pub(super) struct Document {
+    pub(super) collection: String,
+    pub(super) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    pub(super) collection: String,
+    /// Only keys that begin so
+    #[arg(long)]
+    pub(super) prefix: Option<String>,
+    /// Only keys after this one
+    #[arg(long, value_name = "KEY")]
+    pub(super) after: Option<String>,
+    /// At most so many [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    pub(super) collection: String,
+    /// NDJSON, or CSV where it ends in .csv; - reads NDJSON from stdin
+    pub(super) file: PathBuf,
+    /// The field that becomes the key
+    #[arg(long, value_name = "FIELD")]
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    pub(super) collection: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a new random cluster key; the one before is kept beside it
+    New,
+    /// Print the cluster key
+    Show,
+    /// Take the cluster key from a file; the one before is kept beside it
+    Set {
+        /// One line of 64 hexadecimal digits; - reads it from stdin
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say whether the configuration is right
+    Check,
+    /// Print every key with its value and where the value comes from
+    Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(typed: &[&str]) -> Arguments {
+        Arguments::try_parse_from(typed).unwrap()
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        let after = parse(&["cbddc", "run", "--config", "a.json"]).options;
+        let before = parse(&["cbddc", "--config", "a.json", "run"]).options;
+        assert_eq!((after.config.as_deref(), after.json), (before.config.as_deref(), false));
+        assert!(parse(&["cbddc", "config", "show", "--json"]).options.json);
+    }
+
+    #[test]
+    fn a_document_may_be_a_negative_number_or_come_from_stdin() {
+        for json in ["-5", "-", "{\"a\":1}", "-1.5e3"] {
+            let Command::Client(ClientCommand::Put(put)) = parse(&["cbddc", "put", "c", "k", json]).command else {
+                panic!("put is not put");
+            };
+            assert_eq!(put.document, json);
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_surface_is_there() {
+        for typed in [
+            "run",
+            "get c k",
+            "delete c k",
+            "list c --prefix p --after k --limit 5",
+            "import c f.csv --key id",
+            "export c",
+            "status",
+            "peers",
+            "health --api 127.0.0.1:1 --token-file t",
+            "key new",
+            "key show",
+            "key set -",
+            "config check",
+            "config show",
+        ] {
+            let typed = std::iter::once("cbddc").chain(typed.split(' '));
+            assert!(Arguments::try_parse_from(typed.clone()).is_ok(), "{:?}", typed.collect::<std::vec::Vec<_>>());
+        }
+    }
+}
