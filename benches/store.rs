@@ -154,7 +154,12 @@ fn catch_up(folder: &Path, documents: &[Document]) {
         rates.push(documents.len() as f64 / ours);
         clean(folder);
     }
-    println!("  {:<36} {:7.0}/s = {:4.2} of the floor", "synthetic, random keys, 200 bytes", median(rates), median(ratios));
+    println!(
+        "  {:<36} {:7.0}/s = {:4.2} of the floor",
+        "synthetic, random keys, 200 bytes",
+        median(rates),
+        median(ratios)
+    );
 }
 
 /// The next batch is read while the last one is committed, as a link with a window does it.
@@ -198,9 +203,11 @@ impl Floor {
     fn put(&mut self, documents: &[Document]) {
         let transaction = self.0.transaction().unwrap();
         for Document { collection, key, value } in documents {
-            let mut document = transaction.prepare_cached("INSERT OR REPLACE INTO document VALUES (?1, ?2, ?3)").unwrap();
+            let mut document =
+                transaction.prepare_cached("INSERT OR REPLACE INTO document VALUES (?1, ?2, ?3)").unwrap();
             document.execute((collection, key, value)).unwrap();
-            let mut change = transaction.prepare_cached("INSERT INTO change (collection, key) VALUES (?1, ?2)").unwrap();
+            let mut change =
+                transaction.prepare_cached("INSERT INTO change (collection, key) VALUES (?1, ?2)").unwrap();
             change.execute((collection, key)).unwrap();
         }
         transaction.commit().unwrap();
@@ -235,7 +242,8 @@ fn table(file: &str, key: usize, rows: usize) -> Vec<Document> {
 }
 fn synthetic(count: usize, bytes: usize) -> Vec<Document> {
     let mut random = fastrand::Rng::with_seed(3);
-    let mut value = || format!("\"{}\"", (0..bytes - 2).map(|_| random.alphanumeric()).collect::<String>()).into_bytes();
+    let mut value =
+        || format!("\"{}\"", (0..bytes - 2).map(|_| random.alphanumeric()).collect::<String>()).into_bytes();
     let mut keys = fastrand::Rng::with_seed(4);
     (0..count)
         .map(|_| Document { collection: "bench", key: format!("{:016x}", keys.u64(..)), value: value() })

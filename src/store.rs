@@ -144,7 +144,8 @@ impl Store {
         }
         let (state, members) = start(&connection, random()).map_err(told)?;
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
-        let opened = Opened { knowledge: state.knowledge.clone(), members, created, unclean: !clean, path: path.clone() };
+        let opened =
+            Opened { knowledge: state.knowledge.clone(), members, created, unclean: !clean, path: path.clone() };
 
         let options = Arc::new(options);
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
@@ -305,10 +306,7 @@ async fn answered<T>(
 }
 
 /// Notes the start, durably, and that the node runs from here on.
-fn start(
-    connection: &rusqlite::Connection,
-    token: u64,
-) -> Result<(table::State, Members), failure::Failure> {
+fn start(connection: &rusqlite::Connection, token: u64) -> Result<(table::State, Members), failure::Failure> {
     let open = commit::Open::begin(connection)?;
     let mut state = table::State::load(connection)?;
     let mut knowledge = state.knowledge.clone();

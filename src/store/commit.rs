@@ -161,9 +161,7 @@ impl Session<'_> {
         let (outcome, after) = match (self.end(ended), answer) {
             (Ok(()), Some(answer)) => (answer, After::Good),
             (Ok(()), None) => (Err(failure::closed()), After::Good),
-            (Err(Ended::Unknown(failure)), _) => {
-                (Err(failure::outcome_unknown(failure, self.path)), After::Broken)
-            }
+            (Err(Ended::Unknown(failure)), _) => (Err(failure::outcome_unknown(failure, self.path)), After::Broken),
             (Err(Ended::Undone(failure)), _) => {
                 let after = if failure.breaks_connection() { After::Broken } else { After::Good };
                 (Err(failure.into_error("writing", self.path)), after)

@@ -78,7 +78,9 @@ impl<T> Inbox<T> {
         let mut waiting = self.lock();
         waiting.wanted = 1;
         waiting = match idle {
-            None => self.arrived.wait_while(waiting, |waiting| waiting.is_idle()).unwrap_or_else(PoisonError::into_inner),
+            None => {
+                self.arrived.wait_while(waiting, |waiting| waiting.is_idle()).unwrap_or_else(PoisonError::into_inner)
+            }
             Some(idle) => {
                 let waited = self.arrived.wait_timeout_while(waiting, idle, |waiting| waiting.is_idle());
                 waited.unwrap_or_else(PoisonError::into_inner).0

@@ -129,7 +129,8 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
             let _ = reply.try_send(found);
         }
         Ask::GetMany(scope, collection, keys, now, reply) => {
-            let page = reading.snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now));
+            let page =
+                reading.snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now));
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
@@ -152,4 +153,3 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
         }
     }
 }
-

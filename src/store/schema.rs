@@ -73,8 +73,10 @@ pub(super) fn create(connection: &Connection, random: u64) -> Result<(), Failure
         (min_reader, min_release),
     )?;
     let knowledge = Knowledge::new(random);
-    connection
-        .execute("INSERT INTO knowledge (id, area, version, state) VALUES (1, 0, 0, ?1)", [codec::encode(&knowledge)?])?;
+    connection.execute(
+        "INSERT INTO knowledge (id, area, version, state) VALUES (1, 0, 0, ?1)",
+        [codec::encode(&knowledge)?],
+    )?;
     migrate(connection, 1)?;
     Ok(())
 }

@@ -33,39 +33,116 @@ macro_rules! heads {
 macro_rules! statements {
     ($row:literal) => {
         Statements {
-            head: concat!(heads!(), " FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 AND collection = ?2 AND key = ?3"),
-            insert: concat!("INSERT INTO ", $row, " (seq, stamp, origin, dot, flags, expires_at, hash, scope,
-                collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"),
+            head: concat!(
+                heads!(),
+                " FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            insert: concat!(
+                "INSERT INTO ",
+                $row,
+                " (seq, stamp, origin, dot, flags, expires_at, hash, scope,
+                collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            ),
             remove: concat!("DELETE FROM ", $row, " WHERE seq = ?1"),
             heads_after: concat!(heads!(), " FROM ", $row, " NOT INDEXED WHERE seq > ?1 ORDER BY seq"),
             content: concat!("SELECT scope, collection, key, value FROM ", $row, " WHERE seq = ?1"),
-            tombstones: concat!(heads!(), " FROM ", $row, " INDEXED BY ", $row, "_tombstone
-                WHERE flags & 1 AND seq > ?1 ORDER BY seq LIMIT ?2"),
-            expired: concat!(heads!(), ", collection, key, value FROM ", $row, " INDEXED BY ", $row, "_expiry
+            tombstones: concat!(
+                heads!(),
+                " FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone
+                WHERE flags & 1 AND seq > ?1 ORDER BY seq LIMIT ?2"
+            ),
+            expired: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
                 WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at >= 0 AND expires_at <= ?1
-                ORDER BY expires_at, seq LIMIT ?2"),
-            of_scope: concat!(heads!(), ", collection, key, value FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 ORDER BY collection, key"),
+                ORDER BY expires_at, seq LIMIT ?2"
+            ),
+            of_scope: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 ORDER BY collection, key"
+            ),
             tail: concat!("SELECT ifnull(max(seq), 0) FROM ", $row),
             clear: concat!("DELETE FROM ", $row),
-            get: concat!(heads!(), ", value FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 AND collection = ?2 AND key = ?3"),
-            list_up: concat!(heads!(), ", key, value FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key"),
-            list_down: concat!(heads!(), ", key, value FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key DESC"),
-            counts: concat!("SELECT collection, count(*) FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = ?1 GROUP BY collection"),
-            dead_counts: concat!("SELECT collection, count(*) FROM ", $row, " INDEXED BY ", $row, "_tombstone
-                WHERE flags & 1 AND scope = ?1 GROUP BY collection"),
-            past_counts: concat!("SELECT collection, count(*) FROM ", $row, " INDEXED BY ", $row, "_expiry
+            get: concat!(
+                heads!(),
+                ", value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            list_up: concat!(
+                heads!(),
+                ", key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key"
+            ),
+            list_down: concat!(
+                heads!(),
+                ", key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key DESC"
+            ),
+            counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 GROUP BY collection"
+            ),
+            dead_counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone
+                WHERE flags & 1 AND scope = ?1 GROUP BY collection"
+            ),
+            past_counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
                 WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at >= 0 AND expires_at <= ?2
-                AND scope = ?1 GROUP BY collection"),
+                AND scope = ?1 GROUP BY collection"
+            ),
             count: concat!("SELECT count(*) FROM ", $row),
             count_dead: concat!("SELECT count(*) FROM ", $row, " INDEXED BY ", $row, "_tombstone WHERE flags & 1"),
-            count_system: concat!("SELECT count(*) FROM ", $row, " INDEXED BY ", $row, "_key
-                WHERE scope = 2 AND NOT flags & 1"),
+            count_system: concat!(
+                "SELECT count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = 2 AND NOT flags & 1"
+            ),
         }
     };
 }

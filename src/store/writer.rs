@@ -10,9 +10,9 @@ use super::space::Space;
 use super::table::State;
 use super::{Options, WAL_BYTES_MAX, open, schema};
 use crate::error::Error;
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
-use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -129,12 +129,9 @@ impl Writer {
         }
         match &self.connection {
             None => Err(failure::closed()),
-            Some(connection) => Ok(Session {
-                connection,
-                state: &mut self.state,
-                space: &mut self.space,
-                path: &self.options.path,
-            }),
+            Some(connection) => {
+                Ok(Session { connection, state: &mut self.state, space: &mut self.space, path: &self.options.path })
+            }
         }
     }
 
@@ -198,7 +195,10 @@ impl Writer {
                 self.checkpoint_at = WAL_BYTES_MAX;
             }
             Err(failure) if failure.breaks_connection() => {
-                log::error!("event=CheckpointFailed error=\"{}\"", failure.into_error("copying the log", &self.options.path));
+                log::error!(
+                    "event=CheckpointFailed error=\"{}\"",
+                    failure.into_error("copying the log", &self.options.path)
+                );
                 self.reopen();
             }
             // Another program reads an old state: the log grows until it ends. Tried again a step later.
@@ -223,7 +223,10 @@ impl Writer {
             Ok(more) => self.untidy = more,
             Err(failure) if failure.breaks_connection() => self.reopen(),
             Err(failure) => {
-                log::warn!("event=VacuumFailed error=\"{}\"", failure.into_error("giving pages back", &self.options.path));
+                log::warn!(
+                    "event=VacuumFailed error=\"{}\"",
+                    failure.into_error("giving pages back", &self.options.path)
+                );
             }
         }
     }

@@ -9,8 +9,8 @@ use std::convert::Infallible;
 
 type Rows = BTreeMap<LocalSeq, (Head, Row)>;
 
-pub struct Model {
-    pub knowledge: Knowledge,
+pub(crate) struct Model {
+    pub(crate) knowledge: Knowledge,
     rows: Rows,
     stage: Rows,
     recovered: Vec<Row>,
@@ -18,11 +18,11 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(knowledge: Knowledge) -> Model {
+    pub(crate) fn new(knowledge: Knowledge) -> Model {
         let (rows, stage, recovered, members) = Default::default();
         Model { knowledge, rows, stage, recovered, members }
     }
-    pub fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         self.rows.values().map(|(_, row)| row.clone()).collect()
     }
     fn area(&mut self, area: Area) -> &mut Rows {

@@ -59,8 +59,10 @@ impl Script {
         match self.random.u8(..40) {
             0..20 => {
                 let writes = (0..self.random.usize(1..4)).map(|_| {
-                    let precondition =
-                        *self.random.choice(&[Precondition::None, Precondition::Absent, Precondition::Present]).unwrap();
+                    let precondition = *self
+                        .random
+                        .choice(&[Precondition::None, Precondition::Absent, Precondition::Present])
+                        .unwrap();
                     Write { key: self.key(), body: self.body(), expires_at: self.expiry(), precondition }
                 });
                 Request::Write { writes: writes.collect(), sending: knowledge.version % 3 == 0 }
@@ -71,7 +73,15 @@ impl Script {
                 let closure = self.random.bool().then(|| self.closure());
                 let announced = self.vector.clone();
                 let mode = if self.random.bool() { Mode::Increment } else { Mode::Reconcile };
-                Request::Apply(Incoming { device, replica: self.peer, announced, mode, rows, upto: self.cursor, closure })
+                Request::Apply(Incoming {
+                    device,
+                    replica: self.peer,
+                    announced,
+                    mode,
+                    rows,
+                    upto: self.cursor,
+                    closure,
+                })
             }
             29 => Request::Stage { first: true, rows: self.rows() },
             30..32 => Request::Stage { first: false, rows: self.rows() },

@@ -13,7 +13,8 @@ fn requests_that_share_a_commit_keep_their_order_and_see_each_other() {
     let path = database("order");
     let (store, _) = open(&path);
     let absent = |value: usize| Write { precondition: Precondition::Absent, ..put("one", &value.to_string()) };
-    let waiting: Vec<_> = (0..200).map(|n| store.submit(NOW, request(vec![absent(n), put("last", &n.to_string())]))).collect();
+    let waiting: Vec<_> =
+        (0..200).map(|n| store.submit(NOW, request(vec![absent(n), put("last", &n.to_string())]))).collect();
     let mut versions = Vec::new();
     for (n, answer) in waiting.into_iter().enumerate() {
         let (reply, knowledge) = smol::block_on(answer).unwrap();
