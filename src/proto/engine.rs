@@ -116,7 +116,7 @@ pub struct Engine {
     pub(super) bootstrapping: Option<LinkId>,
     pub(super) forking: bool,
     pub(super) fork_after: Millis,
-    discovery: Discovery,
+    pub(super) discovery: Discovery,
     next_ticket: u64,
     started_at: Millis,
     rotate_after: Millis,

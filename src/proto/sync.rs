@@ -133,6 +133,10 @@ impl Engine {
             self.event(Event::PeerForked { node_id: hello.node_id });
             return self.bye(now, link, Bye::Forked { common });
         }
+        if let Some(Target::Heard(instance)) = session.dialled.filter(|target| *target != Target::Heard(hello.instance)) {
+            // Whoever was heard there has started anew since: there is nobody to dial under the old number.
+            self.discovery.heard.remove(&instance);
+        }
         if !self.keep_one_link(now, link, &hello) {
             return;
         }
