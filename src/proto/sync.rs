@@ -267,9 +267,15 @@ impl Engine {
 
     /// The member is on disk with its cursor: decide what to ask of it.
     pub(super) fn met(&mut self, now: Now, link: LinkId, device: DeviceId) {
-        let cursor = self.members.by_device.get(&device).map_or(0, |member| member.state.cursor);
+        let Some(member) = self.members.by_device.get(&device) else { return };
+        let (replica, cursor) = (member.state.replica, member.state.cursor);
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let Some(peer) = session.peer.as_mut() else { return };
+        if peer.hello.replica != replica {
+            // It has said Hello as another replica since, and that meeting is still on its way to the disk: this cursor
+            // counts positions of a stream that is no more.
+            return;
+        }
         peer.met = true;
         peer.cursor = cursor;
         self.evaluate(now, link);
@@ -509,6 +515,8 @@ impl Engine {
         let device = session.device;
         let Some(peer) = &mut session.peer else { return };
         peer.announced.join(&confirm.vector);
+        // Before that its starts are not remembered, which what it says belongs to.
+        let session_met = peer.met;
         let replica = peer.hello.replica;
         if let Some(out) = session.outgoing.as_mut().filter(|out| out.stream == confirm.stream) {
             while let Some((_, bytes)) = out.in_flight.pop_front_if(|(upto, _)| *upto <= confirm.upto) {
@@ -516,6 +524,9 @@ impl Engine {
             }
         }
         self.members.confirm(&device, replica, &confirm.vector, wall);
+        if session_met {
+            self.members.heard(&device, replica, &confirm.vector, 0);
+        }
         for relayed in confirm.relayed {
             if relayed.device != self.settings.device && relayed.device != device {
                 self.members.confirm(&relayed.device, relayed.replica, &relayed.vector, wall);
@@ -563,6 +574,8 @@ impl Engine {
         }
         if let Some(closure) = &changes.closure {
             peer.announced.join(&closure.vector);
+            // Nothing is asked of a peer before it is met.
+            self.members.heard(&device, replica, &closure.vector, 0);
         }
         let mode = if already_closed { Mode::Increment } else { *mode };
         let closed = changes.closure.is_some();
@@ -604,7 +617,11 @@ impl Engine {
                 self.confirm(link, of_stream, upto);
                 let Some(session) = self.sessions.get_mut(&link) else { return };
                 let Some(peer) = &mut session.peer else { return };
-                peer.cursor = peer.cursor.max(upto);
+                // A batch of a stream before the last Hello may be of another life of the peer.
+                if matches!(&session.incoming, Incoming::Open { stream, .. } if *stream == of_stream) {
+                    peer.cursor = peer.cursor.max(upto);
+                    self.members.heard(&session.device, peer.hello.replica, &peer.announced, peer.cursor);
+                }
                 let node_id = peer.hello.node_id.clone();
                 if let Incoming::Open { stream, closed, .. } = &mut session.incoming {
                     if closes && *stream == of_stream && !*closed {

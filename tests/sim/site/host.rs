@@ -209,6 +209,14 @@ impl Site {
             Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::PeerForked { .. } | Said::DeviceCloned
         );
         if forks && !self.judge.ledger.any_fork() {
+            let known = self.hosts.iter().map(|host| {
+                let known = &host.table.knowledge;
+                let members = host.table.members.values().map(|m| (m.node_id.as_str(), m.heard, m.cursor, &m.tokens));
+                let members: Vec<_> = members.collect();
+                format!("{} seq {} tail {} {:?} tokens {:?} {members:?}\n", host.name, known.seq, known.tail, known.vector, known.tokens)
+            });
+            let known: String = known.collect();
+            self.say(|| known);
             return Err(format!("alarm: n{at}: {event:?} though no disk had a second life"));
         }
         if matches!(event, Said::DeviceCloned) {
