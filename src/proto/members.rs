@@ -79,6 +79,8 @@ pub(super) struct Member {
     /// `confirmed` is newer than on disk.
     pub(super) dirty: bool,
     pub(super) clock_offset_ms: Option<i64>,
+    /// The process that was last met. One process has one history, whatever order its Hellos come in on two links.
+    pub(super) instance: Option<u64>,
 }
 
 /// All of them.
@@ -91,7 +93,7 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn new(remembered: Remembered) -> Members {
         let member = |(device, state)| {
-            (device, Member { state, standing: None, changed: 0, dirty: false, clock_offset_ms: None })
+            (device, Member { state, standing: None, changed: 0, dirty: false, clock_offset_ms: None, instance: None })
         };
         Members { by_device: remembered.into_iter().map(member).collect(), checkpoints: VecDeque::new(), changes: 0 }
     }
@@ -127,7 +129,8 @@ impl Members {
                 }
             }
             None => {
-                let member = Member { state, standing: None, changed, dirty: false, clock_offset_ms: None };
+                let member =
+                    Member { state, standing: None, changed, dirty: false, clock_offset_ms: None, instance: None };
                 self.by_device.insert(device, member);
             }
         }

@@ -129,11 +129,14 @@ impl Engine {
             return self.bye(now, link, Bye::NameTaken);
         }
         let seen = self.members.by_device.get(&device).map(|member| &member.state);
-        if let Err(common) = history_verdict(seen, &self.knowledge.vector, &hello) {
+        let verdict = history_verdict(seen, &self.knowledge.vector, &hello);
+        let same_process = self.members.by_device.get(&device).is_some_and(|m| m.instance == Some(hello.instance));
+        if let Err(common) = verdict.or_else(|common| if same_process { Ok(()) } else { Err(common) }) {
             self.event(Event::PeerForked { node_id: hello.node_id });
             return self.bye(now, link, Bye::Forked { common });
         }
-        if let Some(Target::Heard(instance)) = session.dialled.filter(|target| *target != Target::Heard(hello.instance)) {
+        if let Some(Target::Heard(instance)) = session.dialled.filter(|target| *target != Target::Heard(hello.instance))
+        {
             // Whoever was heard there has started anew since: there is nobody to dial under the old number.
             self.discovery.heard.remove(&instance);
         }
@@ -267,7 +270,7 @@ impl Engine {
 
     /// The member is on disk with its cursor: decide what to ask of it.
     pub(super) fn met(&mut self, now: Now, link: LinkId, device: DeviceId) {
-        let Some(member) = self.members.by_device.get(&device) else { return };
+        let Some(member) = self.members.by_device.get_mut(&device) else { return };
         let (replica, cursor) = (member.state.replica, member.state.cursor);
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let Some(peer) = session.peer.as_mut() else { return };
@@ -276,6 +279,7 @@ impl Engine {
             // counts positions of a stream that is no more.
             return;
         }
+        member.instance = Some(peer.hello.instance);
         peer.met = true;
         peer.cursor = cursor;
         self.evaluate(now, link);

@@ -213,7 +213,10 @@ impl Site {
                 let known = &host.table.knowledge;
                 let members = host.table.members.values().map(|m| (m.node_id.as_str(), m.heard, m.cursor, &m.tokens));
                 let members: Vec<_> = members.collect();
-                format!("{} seq {} tail {} {:?} tokens {:?} {members:?}\n", host.name, known.seq, known.tail, known.vector, known.tokens)
+                format!(
+                    "{} seq {} tail {} {:?} tokens {:?} {members:?}\n",
+                    host.name, known.seq, known.tail, known.vector, known.tokens
+                )
             });
             let known: String = known.collect();
             self.say(|| known);
