@@ -336,12 +336,13 @@ impl Engine {
         let stream = session.next_stream();
         let Some(peer) = &session.peer else { return };
         let of = peer.hello.replica;
-        session.incoming = Incoming::Open { stream, mode, closed: false, progress_at: now.mono, staged: false };
+        session.incoming = Incoming::Open { stream, mode, closed: false, progress_at: now.mono, upto: None };
         self.send(link, Message::Pull(Pull { stream, of, mode, after, vector }));
     }
 
     fn start_bootstrap(&mut self, now: Now, link: LinkId) {
         self.bootstrapping = Some(link);
+        self.staged_whole = None;
         for session in self.sessions.values_mut() {
             // What others send now would have to be taken back: it is asked for again afterwards.
             session.incoming = Incoming::Idle;
@@ -545,7 +546,7 @@ impl Engine {
         let bootstrapping = self.bootstrapping;
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let device = session.device;
-        let Incoming::Open { stream, mode, closed, progress_at, staged } = &mut session.incoming else { return };
+        let Incoming::Open { stream, mode, closed, progress_at, upto: last } = &mut session.incoming else { return };
         if *stream != changes.stream {
             return;
         }
@@ -555,12 +556,12 @@ impl Engine {
         let replica = peer.hello.replica;
         self.counters.rows_received += changes.rows.len() as u64;
         let upto = changes.upto;
+        let follows = last.replace(upto);
         if *mode == Mode::Bootstrap {
             if bootstrapping != Some(link) {
                 return;
             }
-            let first = !*staged;
-            *staged = true;
+            let first = follows.is_none();
             let early = planted(Mutant::BootstrapInForceEarly).then(|| crate::wire::Closure {
                 vector: peer.announced.clone(),
                 floor: peer.hello.floor.clone(),
@@ -569,11 +570,8 @@ impl Engine {
                 hlc: peer.hello.hlc,
             });
             self.store(now, Pending::Stage { link, stream, upto }, Request::Stage { first, rows: changes.rows });
-            if let Some(closure) = changes.closure.or(early) {
-                let random = self.rng.u64(..);
-                let origin = Origin { device, replica, upto, closure };
-                self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
-            }
+            // In force once all of it is known to be staged: had an earlier part failed, the link would be gone by then.
+            self.staged_whole = changes.closure.or(early).map(|closure| Origin { device, replica, upto, closure });
             return;
         }
         if let Some(closure) = &changes.closure {
@@ -588,6 +586,7 @@ impl Engine {
             replica,
             announced: peer.announced.clone(),
             mode,
+            follows,
             rows: changes.rows,
             upto,
             closure: changes.closure,
@@ -651,6 +650,8 @@ impl Engine {
                     self.start_bootstrap(now, link);
                 }
             }
+            // The refusal before it has ended the link, or will.
+            Applied::Gap => self.store_failed(now, link),
             Applied::SenderBelowFloor => self.bye(now, link, Bye::BelowFloor),
             Applied::RolledBack => {
                 self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"))
@@ -672,8 +673,19 @@ impl Engine {
         self.pull(now, link, Mode::Reconcile, 0);
     }
 
-    pub(super) fn staged(&mut self, link: LinkId, stream: u32, upto: LocalSeq) {
+    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq) {
+        let current = self
+            .sessions
+            .get(&link)
+            .is_some_and(|session| matches!(&session.incoming, Incoming::Open { stream: open, .. } if *open == stream));
+        if self.bootstrapping != Some(link) || !current {
+            return;
+        }
         self.confirm(link, stream, upto);
+        if let Some(origin) = self.staged_whole.take_if(|origin| origin.upto == upto) {
+            let random = self.rng.u64(..);
+            self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
+        }
     }
 
     pub(super) fn bootstrapped(&mut self, now: Now, done: Bootstrapped) {
@@ -686,6 +698,7 @@ impl Engine {
 
     /// This node is another replica now: every session starts over.
     pub(super) fn new_life_begun(&mut self, now: Now) {
+        self.said_as = self.knowledge.replica;
         for session in self.sessions.values_mut() {
             if let Some(peer) = &mut session.peer {
                 // The cursors on disk were set anew; they are read again with the next meeting.

@@ -4,8 +4,11 @@
 #![allow(clippy::disallowed_methods, reason = "the harness measures its own speed; nodes get virtual time")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
+mod hazards;
 mod judge;
 mod ledger;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod rules;
 mod site;
 mod table;
