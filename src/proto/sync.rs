@@ -146,6 +146,10 @@ impl Engine {
         let first = self.sessions.get(&link).is_some_and(|session| session.peer.is_none());
         let Some(session) = self.sessions.get_mut(&link) else { return };
         session.reset_streams();
+        if self.bootstrapping == Some(link) {
+            // It starts again once this Hello is on disk, from what the peer is now.
+            self.bootstrapping = None;
+        }
         let clock = hello.clock;
         let said = Said {
             replica: hello.replica,
@@ -571,7 +575,9 @@ impl Engine {
             });
             self.store(now, Pending::Stage { link, stream, upto }, Request::Stage { first, rows: changes.rows });
             // In force once all of it is known to be staged: had an earlier part failed, the link would be gone by then.
-            self.staged_whole = changes.closure.or(early).map(|closure| Origin { device, replica, upto, closure });
+            if let (None, Some(closure)) = (&self.staged_whole, changes.closure.or(early)) {
+                self.staged_whole = Some(Origin { device, replica, upto, closure });
+            }
             return;
         }
         if let Some(closure) = &changes.closure {

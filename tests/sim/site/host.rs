@@ -194,6 +194,7 @@ impl Site {
         let count = match &event {
             Said::DigestsDiffer { .. } => "alarm",
             Said::BootstrapDone { .. } => "bootstrap",
+            Said::BootstrapStarted { .. } => "bootstrap begun",
             Said::Forked { .. } => "fork mended",
             Said::PeerForked { .. } => "fork noticed",
             Said::DeviceCloned => "clone noticed",
@@ -412,6 +413,7 @@ fn describe(request: &Request) -> Option<String> {
             ))
         }
         Request::Bootstrap { .. } => Some("bootstraps".into()),
+        Request::Stage { first, rows } => Some(format!("stages {} rows, first {first}", rows.len())),
         Request::Fork { shared, .. } => Some(format!("forks, shared {shared}")),
         _ => None,
     }
