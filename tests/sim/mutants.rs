@@ -46,6 +46,7 @@ fn catch(mutant: Mutant) -> Option<(String, String)> {
     let by_rules = || {
         (0..SEEDS).find_map(|seed| {
             let failure = rules::run(seed, &rules::steps(seed), false).err()?;
+            innocent(&|| rules::run(seed, &rules::steps(seed), false).is_ok(), mutant)?;
             Some((format!("rules, seed {seed}"), failure.why))
         })
     };
@@ -58,12 +59,21 @@ fn catch(mutant: Mutant) -> Option<(String, String)> {
     let by_sites = || {
         (0..SEEDS).find_map(|seed| {
             let failure = site::run(seed, None, false).err()?;
+            innocent(&|| site::run(seed, None, false).is_ok(), mutant)?;
             Some((format!("site, seed {seed}"), failure.why))
         })
     };
     let caught = by_rules().or_else(by_story).or_else(by_sites);
     plant(None);
     caught
+}
+
+/// A seed counts only if it passes without the mutant.
+fn innocent(passes: &dyn Fn() -> bool, mutant: Mutant) -> Option<()> {
+    plant(None);
+    let innocent = passes();
+    plant(Some(mutant));
+    innocent.then_some(())
 }
 
 #[test]
