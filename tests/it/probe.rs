@@ -6,24 +6,24 @@ use std::sync::OnceLock;
 
 /// What a child is to be preloaded with.
 #[derive(Debug, Clone, Default)]
-pub struct Probe {
+pub(crate) struct Probe {
     delay_ms: Option<u64>,
     log: Option<PathBuf>,
 }
 
 impl Probe {
     /// Every sync of the child takes this much longer.
-    pub fn delay_ms(mut self, delay_ms: u64) -> Probe {
+    pub(crate) fn delay_ms(mut self, delay_ms: u64) -> Probe {
         self.delay_ms = Some(delay_ms);
         self
     }
     /// Events of the child are appended to this file.
-    pub fn log(mut self, path: impl Into<PathBuf>) -> Probe {
+    pub(crate) fn log(mut self, path: impl Into<PathBuf>) -> Probe {
         self.log = Some(path.into());
         self
     }
     /// The pairs to hand to [`Command::envs`].
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut pairs = vec![("LD_PRELOAD", library().display().to_string())];
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
         pairs.extend(self.log.as_ref().map(|log| ("CBDDC_PROBE_LOG", log.display().to_string())));
@@ -32,7 +32,7 @@ impl Probe {
 }
 
 /// The events of a log, oldest first: the word, and the rest of the line.
-pub fn events(log: &Path) -> Vec<(String, String)> {
+pub(crate) fn events(log: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let line = |line: &str| line.split_once(' ').map(|(event, rest)| (event.to_string(), rest.to_string()));
     text.lines().filter_map(line).collect()

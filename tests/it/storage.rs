@@ -52,9 +52,8 @@ fn every_answer_comes_after_a_sync_of_the_log() {
     let wal = !folder.ends_with("answers-journal");
     let store = open(&folder, wal);
     let log = folder.join("events");
-    let syncs = |suffix: &str| {
-        events(&log).iter().filter(|(event, path)| event == "sync" && path.ends_with(suffix)).count()
-    };
+    let syncs =
+        |suffix: &str| events(&log).iter().filter(|(event, path)| event == "sync" && path.ends_with(suffix)).count();
     let file = if wal { "cbddc.db-wal" } else { "cbddc.db" };
     for n in 0..20 {
         let before = syncs(file);

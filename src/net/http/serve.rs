@@ -87,11 +87,14 @@ pub(crate) async fn serve<S: Service>(
     door.executor.run(life).await;
 }
 
+/// What a connection is doing, and the task that serves it.
+type Connection = (Rc<Activity>, Task<()>);
+
 struct Door<S> {
     executor: LocalExecutor<'static>,
     stopped: async_channel::Receiver<Infallible>,
     /// Dropping a task ends its connection.
-    open: RefCell<HashMap<u64, (Rc<Activity>, Task<()>)>>,
+    open: RefCell<HashMap<u64, Connection>>,
     refusals: Cell<usize>,
     next_id: Cell<u64>,
     turns: Rc<Cell<u64>>,
