@@ -16,7 +16,6 @@ impl Shell {
                 info!("peer discovered address={} replica={}", address, replica.to_string());
             }
             Event::Linked { node_id, device, address } => {
-                self.tracker.borrow_mut().succeeded(&address.to_string());
                 info!("peer linked node={} device={} address={}", node_id.as_str(), device.to_string(), address);
             }
             Event::Unlinked { node_id, reason } => {
@@ -25,7 +24,7 @@ impl Shell {
                 info!("peer unlinked node={} reason=\"{}\"", node, reason);
             }
             Event::DialFailed { target, failure } => {
-                debug!("dial failed peer={} reason={:?}", self.target(target), failure);
+                debug!("dial failed target={:?} reason={:?}", target, failure);
             }
             Event::Stranger { address, reason } => {
                 warn!(
@@ -111,10 +110,13 @@ impl Shell {
         }
     }
 
-    pub(super) fn dial_failed(&self, target: Target, error: &LinkError) {
-        let peer = self.target(target);
-        self.tracker.borrow_mut().failed(peer.clone(), error.to_string());
-        self.note(&error.to_string(), Some(&peer), "NETWORK_ERROR");
+    pub(super) fn dial_failed(&self, peer: String, error: &LinkError) {
+        let reason = match std::error::Error::source(error) {
+            Some(cause) => std::format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        self.note(&reason, Some(&peer), "NETWORK_ERROR");
+        self.tracker.borrow_mut().failed(peer, reason);
     }
 
     pub(super) fn link_failed(&self, link: LinkId, address: SocketAddr, error: &LinkError) {
@@ -133,10 +135,11 @@ impl Shell {
         self.tracker.borrow_mut().record_error(now, message, peer, code);
     }
 
-    fn target(&self, target: Target) -> String {
+    /// A target as people know it: what is configured, or the address that was heard.
+    pub(super) fn target(&self, target: Target, addresses: &[SocketAddr]) -> String {
         match target {
             Target::Fixed(index) => self.config.cluster.peers.get(index).cloned().unwrap_or_default(),
-            Target::Heard(instance) => std::format!("{instance:016x}"),
+            Target::Heard(_) => addresses.first().map_or_else(String::new, ToString::to_string),
         }
     }
 }

@@ -3,8 +3,9 @@
 use super::shell::Shell;
 use crate::clock;
 use crate::proto::Verdict;
+use crate::wire::BeaconError;
 use crate::report::{
-    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, PeerReport, PeersReport,
+    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, LinksStatus, PeerReport, PeersReport,
     QueueStatus, Readiness, Status, StoreStatus, Timestamp,
 };
 use serde_json::{Map, Value, json};
@@ -40,6 +41,11 @@ impl Shell {
             last_sync_time: self.tracker.borrow().last_sync().map(Timestamp),
             active_peers: linked,
             recent_errors: self.tracker.borrow().recent_errors(),
+            links: LinksStatus {
+                refused: self.links.refused.get(),
+                bytes_in: self.links.bytes_in.get(),
+                bytes_out: self.links.bytes_out.get(),
+            },
             queue: QueueStatus::default(),
             cache: CacheStatus {
                 hits: cache.hits,
@@ -79,14 +85,20 @@ impl Shell {
                     unconfirmed_changes: peer.unconfirmed_changes,
                     last_confirmation: peer.last_confirmation.map(Timestamp),
                     clock_offset_ms: peer.clock_offset_ms,
+                    round_trip_ms: peer.round_trip_ms,
                     last_error: None,
                 }
             })
             .collect();
         peers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-        let strangers = engine.strangers().into_iter().map(|(address, reason, count)| HeardAddress {
-            address: address.to_string(),
-            reason: format!("{reason} ({count} beacons); a member needs the same cluster key file"),
+        let strangers = engine.strangers().into_iter().map(|(address, reason, count)| {
+            let reason = match reason {
+                BeaconError::OtherCluster => {
+                    format!("{reason} ({count} beacons); a member needs the same cluster key file")
+                }
+                BeaconError::Foreign | BeaconError::Forged => format!("{reason} ({count} datagrams)"),
+            };
+            HeardAddress { address: address.to_string(), reason }
         });
         let tracker = self.tracker.borrow();
         let failures = tracker

@@ -127,6 +127,8 @@ impl Discovery {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.last).map(|(instance, _)| *instance);
             oldest.and_then(|instance| self.heard.remove(&instance));
         }
+        // Whoever speaks from there has the key now; said once for each node, since an address may have several.
+        self.strangers.remove(&from.ip());
         let heard = Heard {
             replica: beacon.replica,
             state: beacon.state,

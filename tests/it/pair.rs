@@ -130,7 +130,7 @@ fn a_node_that_was_away_catches_up_and_gives_what_it_wrote_meanwhile() {
 
 #[test]
 fn a_cloned_card_becomes_a_member_of_its_own() {
-    let (mut left, mut right) = pair("clone");
+    let (left, mut right) = pair("clone");
     left.put("c", "before", "1").expect(201);
     wait("it arrives", || right.value("c", "before"));
     right.stop_cleanly();
