@@ -1,6 +1,7 @@
 //! What happened, told to the log and to the sync tracker.
 
 use super::shell::Shell;
+use crate::config::default_node_id;
 use crate::log::{critical, debug, error, info, warn};
 use crate::net::{Fault, LinkError};
 use crate::proto::{Event, Input, LinkId, Target};
@@ -87,8 +88,17 @@ impl Shell {
                 let device = key.device_id();
                 self.identity.device.set(device);
                 *self.identity.device_key.borrow_mut() = key;
-                error!("another device has this device's key, it has a new one device={}", device.to_string());
-                self.feed(Input::NewDevice { device });
+                // A name that nobody configured is made of the key: the old one stays with whoever keeps the old key.
+                let configured = self.config.cluster.node_id.clone();
+                let node_id = configured.or_else(|| default_node_id(&device)).unwrap_or_else(|| self.node_id());
+                self.identity.node_id.replace(node_id.clone());
+                error!(
+                    "another device has this device's key, this one has a new one device={} node={}",
+                    device.to_string(),
+                    node_id.as_str()
+                );
+                self.note("another device had this device's key, this one took a new one", None, "SYNC_ERROR");
+                self.feed(Input::NewDevice { device, node_id });
             }
             Err(cause) => critical!("another device has this device's key and no new one can be written: {}", cause),
         }

@@ -34,7 +34,7 @@ impl Shell {
         let cache = self.reads.statistics();
         let linked = engine.peers(now).iter().filter(|peer| peer.linked).count() as u64;
         Status {
-            node_id: self.identity.node_id.to_string(),
+            node_id: self.node_id().to_string(),
             replica_id: engine.knowledge().replica.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             online: linked > 0,

@@ -2,7 +2,7 @@
 
 use crate::client::document;
 use crate::lan::Lan;
-use crate::process::{KEY, Node, data, wait, wait_for};
+use crate::process::{KEY, Node, copy_folder, data, wait, wait_for};
 use std::time::Duration;
 
 const OTHER_KEY: &str = "5566778899aabbccddeeff00112233445566778899aabbccddeeff0011223344";
@@ -131,4 +131,36 @@ fn a_key_file_copied_to_a_second_device_is_all_that_it_needs() {
     wait("it arrives", || second.value("c", "k"));
     let health = second.page("/health");
     assert_eq!(health["entries"]["cbddc"]["data"]["trackedPeerCount"], 1, "{health}");
+}
+
+#[test]
+fn devices_flashed_from_one_image_do_not_become_one() {
+    let Some(lan) = Lan::new("devices_flashed_from_one_image_do_not_become_one", 3) else { return };
+    // An image that was made of a device which had run: its database, its device key, no name of its own.
+    let mut image = Node::bare("image", Some(lan.hosts[0].clone())).started();
+    image.put("c", "image", "1").expect(201);
+    image.stop_cleanly();
+    let flashed = |at: usize| {
+        let node = Node::bare(&format!("flashed-{at}"), Some(lan.hosts[at].clone()));
+        copy_folder(&image.path("data"), &node.path("data"));
+        node.set("Network__BeaconIntervalMs", "500").started()
+    };
+    let nodes = [flashed(0), flashed(1), flashed(2)];
+    for (at, node) in nodes.iter().enumerate() {
+        node.put("c", &format!("own-{at}"), "1").expect(201);
+    }
+    wait_for(SOON, "all hold what all wrote", || {
+        let all: Vec<_> = nodes.iter().map(|node| node.everything("c")).collect();
+        (all[0].len() == 4 && all[0] == all[1] && all[1] == all[2]).then_some(())
+    });
+    let distinct = |name: &str| {
+        let names: std::collections::BTreeSet<String> =
+            nodes.iter().map(|node| node.status()[name].to_string()).collect();
+        names.len() == nodes.len()
+    };
+    wait_for(SOON, "each is somebody else", || (distinct("nodeId") && distinct("replicaId")).then_some(()));
+    wait_for(SOON, "each is linked to the others", || {
+        let linked = |node: &Node| node.status()["activePeers"] == 2;
+        nodes.iter().all(linked).then_some(())
+    });
 }
