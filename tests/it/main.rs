@@ -5,7 +5,9 @@
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
 //! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the world of the node is made of real time")]
+#![allow(unreachable_pub, reason = "this crate has no outside")]
 
 mod client;
 mod lan;

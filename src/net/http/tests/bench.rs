@@ -2,6 +2,7 @@
 
 use super::super::{Counters, HttpOptions, Listener, serve};
 use super::memory::Memory;
+use crate::net::PortSetting;
 use async_net::TcpStream;
 use serde_json::Value;
 use smol::LocalExecutor;
@@ -30,7 +31,7 @@ const TEST_TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) fn with_server<F: Future<Output = ()>>(options: HttpOptions, test: impl FnOnce(Bench) -> F) {
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(async {
-        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), "CBDDC.Api.HttpAddress").await.unwrap();
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), PortSetting::Http).await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = Rc::new(Memory::default());
         let bench = Bench { address, service: service.clone(), counters: options.counters.clone() };

@@ -2,6 +2,7 @@
 
 use super::super::{HttpOptions, Listener, Surface};
 use super::bench::with_server;
+use crate::net::PortSetting;
 use std::string::ToString;
 
 const A: &str = "/v1/collections/c/documents/a";
@@ -68,9 +69,9 @@ fn a_monitoring_address_answers_health_alone() {
 #[test]
 fn an_address_in_use_names_the_setting() {
     smol::block_on(async {
-        let first = Listener::tcp("127.0.0.1:0".parse().unwrap(), "CBDDC.Api.HttpAddress").await.unwrap();
-        let again = Listener::tcp(first.local_addr().unwrap(), "CBDDC.Api.HttpAddress").await.unwrap_err().to_string();
-        assert!(again.contains("CBDDC.Api.HttpAddress") && again.contains("another program"), "{again}");
+        let first = Listener::tcp("127.0.0.1:0".parse().unwrap(), PortSetting::Http).await.unwrap();
+        let again = Listener::tcp(first.local_addr().unwrap(), PortSetting::Http).await.unwrap_err().to_string();
+        assert!(again.contains("CBDDC.Api.HttpAddress") && again.contains("in use"), "{again}");
     });
 }
 

@@ -4,6 +4,7 @@ use super::super::{HttpOptions, Listener, serve};
 use super::bench::{Bench, with_server};
 use super::memory::Memory;
 use crate::limits::DOCUMENT_BYTES_MAX;
+use crate::net::PortSetting;
 use smol::LocalExecutor;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use std::format;
@@ -240,7 +241,7 @@ fn a_refused_upload_hears_why() {
 fn requests_under_way_end_before_the_server_does() {
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(async {
-        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), "x").await.unwrap();
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), PortSetting::Http).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = async_channel::bounded::<()>(1);
         let options = HttpOptions { shutdown_timeout: Duration::from_secs(20), ..HttpOptions::default() };
