@@ -15,8 +15,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::string::ToString;
 use std::rc::Rc;
+use std::string::ToString;
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -120,9 +120,8 @@ impl Shell {
                     let _ = lost.recv().await;
                     None
                 };
-                let joining = async {
-                    Some(accept(stream, &keys, &device_key, Patience::default(), &mut entropy).await)
-                };
+                let joining =
+                    async { Some(accept(stream, &keys, &device_key, Patience::default(), &mut entropy).await) };
                 let joined = smol::future::or(joining, gave_way).await;
                 shell.links.end_handshake(number);
                 match joined {

@@ -3,11 +3,11 @@
 use super::shell::Shell;
 use crate::clock;
 use crate::proto::Verdict;
-use crate::wire::BeaconError;
 use crate::report::{
-    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, LinksStatus, PeerReport, PeersReport,
-    QueueStatus, Readiness, Status, StoreStatus, Timestamp,
+    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, LinksStatus, PeerReport,
+    PeersReport, QueueStatus, Readiness, Status, StoreStatus, Timestamp,
 };
+use crate::wire::BeaconError;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::format;

@@ -146,7 +146,7 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
         }
     });
     let host = gethostname::gethostname().to_string_lossy().into_owned();
-    let host_names = Vec::from([shell.identity.node_id.to_string(), host]);
+    let host_names = Vec::from([shell.node_id().to_string(), host]);
     let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);

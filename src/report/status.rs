@@ -137,7 +137,8 @@ mod tests {
     fn the_names_of_the_fields_are_those_of_the_api() {
         let json = serde_json::to_value(Status::default()).unwrap();
         for name in
-            "nodeId replicaId version online lastSyncTime activePeers recentErrors links queue cache store clock".split(' ')
+            "nodeId replicaId version online lastSyncTime activePeers recentErrors links queue cache store clock"
+                .split(' ')
         {
             assert!(json.get(name).is_some(), "{name}");
         }

@@ -96,7 +96,8 @@ fn a_bad_request_is_told_why_and_costs_nobody_else() {
     );
     let bulk = node.ask("POST", &documents("bulk"), &ndjson, lines.as_bytes()).expect(200).json();
     assert_eq!((bulk["successful"].as_u64(), bulk["failed"].as_u64()), (Some(3), Some(3)), "{bulk}");
-    let lines: Vec<u64> = bulk["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64().unwrap()).collect();
+    let lines: Vec<u64> =
+        bulk["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [2, 3, 4], "{bulk}");
     assert_eq!(node.value("bulk", "d").as_deref(), Some("{\"x\":[1, 2]}"));
     node.still_serves();

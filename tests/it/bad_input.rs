@@ -196,8 +196,7 @@ fn a_member_that_reads_nothing_holds_nobody_back() {
     speaker.say(&Message::Hello(hello)).unwrap();
     let Message::Hello(theirs) = speaker.hear().unwrap() else { panic!("Hello comes first") };
     // Asks for everything, again and again, and reads nothing of it.
-    let pull =
-        Pull { stream: 1, of: theirs.replica, mode: Mode::Increment, after: 0, vector: VersionVector::new() };
+    let pull = Pull { stream: 1, of: theirs.replica, mode: Mode::Increment, after: 0, vector: VersionVector::new() };
     for stream in 1..500 {
         let clock = speaker.hello().clock;
         let asked = speaker.say(&Message::Pull(Pull { stream, ..pull.clone() }));

@@ -50,14 +50,16 @@ fn every_acknowledged_line_is_there_after_kill_9_ten_times_in_a_row() {
         let (address, acknowledged) = thread::scope(|scope| {
             let (said, hear) = mpsc::channel();
             let (writing, counted) = (&node, &count);
-            let writers: Vec<_> = (0..2).map(|writer| {
-                let said = said.clone();
-                scope.spawn(move || {
-                    let done = import(writing, round, writer, counted);
-                    drop(said);
-                    done
+            let writers: Vec<_> = (0..2)
+                .map(|writer| {
+                    let said = said.clone();
+                    scope.spawn(move || {
+                        let done = import(writing, round, writer, counted);
+                        drop(said);
+                        done
+                    })
                 })
-            }).collect();
+                .collect();
             drop(said);
             wait("enough is acknowledged", || (count.load(Ordering::Relaxed) >= kill_at).then_some(()));
             let pid = node.process();

@@ -113,19 +113,23 @@ fn reads_health_and_pings_do_not_wait_for_a_disk_that_takes_half_a_second() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let (node, stop) = (&node, &stop);
-        let writers: Vec<_> = (0..3).map(|writer| scope.spawn(move || {
-            let mut connection = node.connect();
-            let mut longest = Duration::ZERO;
-            for n in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let began = Instant::now();
-                connection.ask("PUT", &document("w", &format!("{writer}-{n}")), &[], b"1").unwrap().expect(201);
-                longest = longest.max(began.elapsed());
-            }
-            longest
-        })).collect();
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                scope.spawn(move || {
+                    let mut connection = node.connect();
+                    let mut longest = Duration::ZERO;
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let began = Instant::now();
+                        connection.ask("PUT", &document("w", &format!("{writer}-{n}")), &[], b"1").unwrap().expect(201);
+                        longest = longest.max(began.elapsed());
+                    }
+                    longest
+                })
+            })
+            .collect();
         let mut speaker = Speaker::dial("pinger", node.links(), KEY).unwrap();
         let hello = speaker.hello();
         let clock = hello.clock;

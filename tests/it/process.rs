@@ -116,9 +116,6 @@ impl Node {
         let key = if key.starts_with("CBDDC") || key.starts_with("LD_") { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
-    pub fn forget(&mut self, key: &str) {
-        self.environment.remove(key);
-    }
     /// Lets it dial others, which run.
     pub fn peers(self, others: &[&Node]) -> Node {
         let list: Vec<String> = others.iter().map(|other| other.links().to_string()).collect();
@@ -164,10 +161,6 @@ impl Node {
         if let Some(line) = started.lines().find(|line| line.contains("http listening") && line.contains("Full")) {
             running.http = field(line, "address").parse().unwrap();
         }
-    }
-    /// Starts it where it was: peers that know its address find it again.
-    pub fn restart(&mut self) {
-        self.start();
     }
     /// Runs it until it ends by itself, for starts that must fail.
     pub fn run_to_end(&self) -> (ExitStatus, String) {
@@ -262,9 +255,6 @@ impl Node {
     }
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
-    }
-    pub fn is_running(&mut self) -> bool {
-        self.running.as_mut().is_some_and(|running| running.child.try_wait().unwrap().is_none())
     }
 
     // ---- what it says ----

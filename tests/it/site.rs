@@ -63,8 +63,18 @@ fn two_nodes_that_share_the_key_file_find_each_other_and_a_third_learns_nothing(
     let heard = ear.heard();
     assert!(heard.len() > 200_000, "the ear heard the replication: {} bytes", heard.len());
     for secret in [
-        "gateway-first", "gateway-second", "stranger-third", "temps", "airports", "2010/01/01", "Thigpen",
-        "Bay Springs", "renamed-on-second", "iata", "latitude", KEY,
+        "gateway-first",
+        "gateway-second",
+        "stranger-third",
+        "temps",
+        "airports",
+        "2010/01/01",
+        "Thigpen",
+        "Bay Springs",
+        "renamed-on-second",
+        "iata",
+        "latitude",
+        KEY,
     ] {
         let found = heard.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "{secret} is on the wire");
@@ -113,8 +123,7 @@ fn eight_nodes_agree_and_one_that_dies_for_ever_holds_nobody_back() {
     lan.hosts[0].plug("up");
     wait_for(Duration::from_secs(45), "the island is taken in again", || {
         let documents = 8 * 10 + 7 * 10 + 7 * 10 + 10;
-        (nodes[0].everything("site").len() == documents && nodes[6].everything("site").len() == documents)
-            .then_some(())
+        (nodes[0].everything("site").len() == documents && nodes[6].everything("site").len() == documents).then_some(())
     });
     assert!(nodes.iter().all(|node| !node.log().contains("digests differ")));
 }

@@ -124,7 +124,8 @@ fn a_database_that_cannot_be_opened_stops_the_start_and_stays_as_it_is() {
 #[test]
 fn an_unwritable_folder_stops_the_start_with_its_path() {
     // Below a regular file nobody can write, root neither.
-    for (key, value) in [("Persistence__DatabasePath", "file/data/cbddc.db"), ("Cluster__KeyFile", "file/cluster.key")] {
+    for (key, value) in [("Persistence__DatabasePath", "file/data/cbddc.db"), ("Cluster__KeyFile", "file/cluster.key")]
+    {
         let node = Node::new("unwritable").set(key, value);
         fs::write(node.path("file"), "in the way").unwrap();
         let (ended, said) = node.run_to_end();
