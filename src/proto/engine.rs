@@ -120,6 +120,7 @@ pub struct Engine {
     pub(super) said_as: ReplicaId,
     pub(super) forking: bool,
     pub(super) fork_after: Millis,
+    pub(super) new_device_after: Millis,
     pub(super) discovery: Discovery,
     next_ticket: u64,
     started_at: Millis,
@@ -150,6 +151,7 @@ impl Engine {
             said_as: knowledge.replica,
             forking: false,
             fork_after: 0,
+            new_device_after: 0,
             discovery: Discovery::new(now),
             next_ticket: 0,
             started_at: now.mono,
@@ -186,7 +188,10 @@ impl Engine {
             Input::Stored { ticket, result } => self.stored(now, ticket, result),
             Input::Streamed { ticket, result } => self.streamed(now, ticket, result),
             Input::Client { client, request } => self.client(now, client, request),
-            Input::NewDevice { device } => self.settings.device = device,
+            Input::NewDevice { device, node_id } => {
+                self.settings.device = device;
+                self.settings.node_id = node_id;
+            }
             Input::NewKeys { keys } => {
                 self.settings.keys = keys;
                 self.settings.keys.truncate(CLUSTER_KEYS_MAX);

@@ -33,6 +33,8 @@ const TURN_MS: Millis = 10_000;
 const RECONCILE_MS: Millis = 10_000;
 /// Between two forks: a peer that cries wolf must not make this node change its identity all the time.
 const FORK_MS: Millis = 1_000;
+/// Between two new device keys on a peer's word: each makes a new member of this device.
+const NEW_DEVICE_MS: Millis = 600_000;
 
 impl Session {
     pub(super) fn instance(&self) -> Option<u64> {
@@ -202,7 +204,14 @@ impl Engine {
             self.sessions.values().find(|other| other.device == device && other.link != link && other.peer.is_some());
         if let Some(other) = other {
             let (other_link, other_dialled) = (other.link, other.dialled.is_some());
-            let restarted = other.instance() != Some(hello.instance);
+            let other_instance = other.instance();
+            let restarted = other_instance != Some(hello.instance);
+            if other.superseded == Some(hello.instance) {
+                // The process that was thought to have ended is back: two devices hold this key, and would take this
+                // link from each other for ever where they never meet themselves.
+                self.bye(now, link, Bye::Myself);
+                return false;
+            }
             // The link that the device with the lower key dialled stays; of two such, the later.
             let lower_dials = self.settings.device < device;
             let keep_new = restarted || we_dialled == other_dialled || we_dialled == lower_dials;
@@ -210,6 +219,9 @@ impl Engine {
             self.bye(now, gone, Bye::Duplicate);
             if !keep_new {
                 return false;
+            }
+            if let Some(session) = self.sessions.get_mut(&link).filter(|_| restarted) {
+                session.superseded = other_instance;
             }
         }
         let in_session = self.sessions.values().filter(|other| other.peer.is_some() && other.link != link).count();
@@ -244,13 +256,20 @@ impl Engine {
     fn said_bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         let target =
             self.sessions.get(&link).and_then(|session| session.dialled.or(session.instance().map(Target::Heard)));
+        let mut by_another = false;
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
+            by_another = session.device != self.settings.device;
         }
         self.outputs.push_back(Output::Close { link });
         self.unlinked(now, link);
         match reason {
             Bye::Forked { common } => self.fork(now, common),
+            // Somebody who is linked to both clones says so; a clone that says it itself is dealt with in `clone_met`.
+            Bye::Myself if by_another && now.mono >= self.new_device_after => {
+                self.new_device_after = now.mono + NEW_DEVICE_MS;
+                self.event(Event::DeviceCloned);
+            }
             Bye::NameTaken | Bye::NotAMember | Bye::Version => {
                 target.into_iter().for_each(|target| self.dialler.rest(now, target, BACKOFF_CAP_MS));
             }

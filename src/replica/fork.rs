@@ -73,6 +73,9 @@ impl Knowledge {
                 self.put(table, Area::Rows, &Row { dot, ..row }, before)?;
             }
         }
+        // Beyond what is shared a number of the old identity names another row in the other history: that it was replaced
+        // here says nothing about that row, which nobody here has ever deleted.
+        self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
         self.sent = self.seq;
         // These numbers name other writes in the other history, which nobody has deleted.
         self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
