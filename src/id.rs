@@ -154,6 +154,16 @@ impl VersionVector {
     pub fn join(&mut self, other: &VersionVector) {
         other.0.iter().for_each(|&(origin, seq)| self.raise(Dot { origin, seq }));
     }
+    /// The part of it that `other` covers too: the lower entry for each replica.
+    pub fn lowered_to(&self, other: &VersionVector) -> VersionVector {
+        let both = self.iter().map(|dot| Dot { origin: dot.origin, seq: dot.seq.min(other.of(dot.origin)) });
+        both.filter(|dot| dot.seq > 0).collect()
+    }
+    /// A total order in which a join stands at or above what it was joined from: entries from the highest replica
+    /// down.
+    pub fn outranks(&self, other: &VersionVector) -> bool {
+        self.0.iter().rev().gt(other.0.iter().rev())
+    }
     /// The entries in order of replica.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.0.iter().map(|&(origin, seq)| Dot { origin, seq })

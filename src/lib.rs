@@ -53,11 +53,13 @@ mod log;
 #[cfg(feature = "std")]
 pub mod net;
 
+// the disk,
+#[cfg(feature = "std")]
+pub mod store;
+
 // the parts put together,
 #[cfg(feature = "std")]
 mod node;
-#[cfg(feature = "std")]
-pub mod store;
 
 // and the command line, public for `main.rs` alone.
 #[cfg(feature = "std")]

@@ -29,6 +29,9 @@ pub const VECTOR_BYTES_MAX: usize = REPLICAS_MAX * VECTOR_ENTRY_BYTES_MAX + 4;
 pub const MEMBERS_MAX: usize = 256;
 /// Start tokens that a replica remembers and says in Hello.
 pub const START_TOKENS_MAX: usize = 16;
+/// Rows that were replaced before they were covered, and are remembered until they are. While the list is full no
+/// tombstone is dropped.
+pub const LOOSE_MAX: usize = 256;
 /// Confirmations of other members that one Confirm relays.
 pub const RELAYED_CONFIRMATIONS_MAX: usize = 4;
 

@@ -16,7 +16,7 @@ mod start;
 mod tracker;
 
 use crate::config::Config;
-use crate::document::{CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp};
+use crate::document::{CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json};
 use crate::error::Error;
 use crate::id::NodeId;
 use crate::report::{HealthReport, PeersReport, Readiness, Status};
@@ -90,8 +90,9 @@ impl Node {
     /// Writes several documents as one group; each has its own result, given once it is on disk.
     ///
     /// # Errors
-    /// Where nothing is known of any of them.
+    /// [`Error::Request`] where a value is not JSON, and none was written; else where nothing is known of any of them.
     pub async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
+        ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
         self.shell.write(ops).await
     }
     /// The sync tracker and the figures of the parts.
@@ -170,6 +171,10 @@ impl Collection {
         ttl: Option<Millis>,
         condition: Condition,
     ) -> Result<Stored, Error> {
+        let value = match value.as_deref().map(json::check) {
+            Some(checked) => Some(checked?.to_vec()),
+            None => None,
+        };
         let op = WriteOp { collection: self.name.clone(), key: key.into(), value, ttl, condition };
         let mut written = self.shell.write(Vec::from([op])).await?;
         written.pop().unwrap_or_else(|| Err(Error::persistence("the store answered nothing", None::<Box<_>>)))

@@ -18,7 +18,7 @@ mod table;
 mod write;
 
 pub use apply::{Applied, Incoming};
-pub use bootstrap::{Bootstrapped, Origin};
+pub use bootstrap::{Bootstrapped, Newcomer, Origin, newcomer};
 pub use fork::{history_verdict, shared_until};
 pub(crate) use knowledge::meet;
 pub use knowledge::{Knowledge, MemberState, Members};

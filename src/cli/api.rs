@@ -1,6 +1,6 @@
 //! The HTTP client of the command line: one connection at a time, bounded answers, errors that say the next step.
 
-use super::client::{ApiAddress, ClientOptions};
+use super::target::{Address, Target};
 use crate::error::{Error, PersistenceKind, RequestKind};
 use async_net::TcpStream;
 use async_net::unix::UnixStream;
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -39,7 +39,7 @@ pub(super) fn encode(text: &str) -> String {
 /// A node's API.
 #[derive(Debug)]
 pub(super) struct Api {
-    address: ApiAddress,
+    address: Address,
     token: Option<String>,
     timeout: Duration,
     executor: Rc<LocalExecutor<'static>>,
@@ -52,28 +52,20 @@ pub(super) struct Api {
 pub(super) struct Reply {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers.
-    pub headers: HeaderMap,
     /// Its whole body.
     pub body: Bytes,
 }
 
 impl Api {
-    pub(super) fn new(options: &ClientOptions, executor: Rc<LocalExecutor<'static>>) -> Api {
-        Api {
-            address: options.address.clone(),
-            token: options.token.clone(),
-            timeout: options.timeout,
-            executor,
-            idle: RefCell::default(),
-        }
+    pub(super) fn new(target: Target, timeout: Duration, executor: Rc<LocalExecutor<'static>>) -> Api {
+        Api { address: target.address, token: target.token, timeout, executor, idle: RefCell::default() }
     }
 
     /// The address, as a person reads it.
     pub(super) fn shown(&self) -> String {
         match &self.address {
-            ApiAddress::Tcp(address) => address.clone(),
-            ApiAddress::Unix(path) => path.display().to_string(),
+            Address::Tcp(address) => address.clone(),
+            Address::Unix(path) => path.display().to_string(),
         }
     }
 
@@ -115,7 +107,7 @@ impl Api {
         };
         let body = self.in_time(&what, collect).await?.to_bytes();
         self.idle.borrow_mut().push(sender);
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Ok(Reply { status: head.status, body })
     }
 
     async fn in_time<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -144,8 +136,8 @@ impl Api {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, Error> {
         let host = match &self.address {
-            ApiAddress::Tcp(address) => address,
-            ApiAddress::Unix(_) => "localhost",
+            Address::Tcp(address) => address,
+            Address::Unix(_) => "localhost",
         };
         let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(ACCEPT, "*/*");
         if let Some(token) = &self.token {
@@ -154,9 +146,9 @@ impl Api {
         if let Some(media_type) = media_type {
             request = request.header(CONTENT_TYPE, media_type);
         }
-        request
-            .body(Full::new(body))
-            .map_err(|error| Error::bad_request(format!("the request cannot be written: {error}; is the token one line?")))
+        request.body(Full::new(body)).map_err(|error| {
+            Error::bad_request(format!("the request cannot be written: {error}; is the token one line?"))
+        })
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
@@ -168,12 +160,12 @@ impl Api {
             Error::network(message, Some(Box::from(error)))
         };
         match &self.address {
-            ApiAddress::Tcp(address) => {
+            Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(failed)?;
                 stream.set_nodelay(true).map_err(failed)?;
                 self.speak_http(stream).await
             }
-            ApiAddress::Unix(path) => self.speak_http(UnixStream::connect(path).await.map_err(failed)?).await,
+            Address::Unix(path) => self.speak_http(UnixStream::connect(path).await.map_err(failed)?).await,
         }
     }
 
@@ -181,8 +173,7 @@ impl Api {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     ) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let (sender, connection) =
-            handshake(FuturesIo::new(stream)).await.map_err(|error| self.failed(&error))?;
+        let (sender, connection) = handshake(FuturesIo::new(stream)).await.map_err(|error| self.failed(&error))?;
         // Its errors come out of the requests, too.
         self.executor.spawn(async { drop(connection.await) }).detach();
         Ok(sender)
@@ -247,16 +238,28 @@ impl Problem {
             ("REQUEST_ERROR", Some("UnsupportedMediaType")) => request(RequestKind::UnsupportedMediaType),
             ("REQUEST_ERROR", Some("TooManyRequests")) => request(RequestKind::TooManyRequests),
             ("REQUEST_ERROR", _) => request(RequestKind::BadRequest),
-            // Its own wording already says how long the node waited.
-            ("TIMEOUT_ERROR", _) => Error::Timeout { operation: message, after_ms: 0 },
+            ("TIMEOUT_ERROR", _) => timeout(&message),
             _ => Error::network(message, None),
         }
     }
 }
 
+/// A timeout out of its own words: what the node was doing, and how long it waited.
+fn timeout(message: &str) -> Error {
+    let (operation, rest) = message.split_once(": no answer after ").unwrap_or((message, ""));
+    let after_ms = rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    Error::Timeout { operation: operation.to_string(), after_ms }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_of_the_node_keeps_its_words() {
+        let said = Error::Timeout { operation: "store the document".to_string(), after_ms: 30_000 };
+        assert_eq!(timeout(&said.to_string()).to_string(), said.to_string());
+    }
 
     #[test]
     fn a_key_is_encoded_so_that_no_path_is_changed_by_it() {

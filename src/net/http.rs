@@ -22,7 +22,7 @@ mod route;
 mod serve;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use listen::Listener;
 pub(crate) use serve::{Counters, serve};

@@ -123,13 +123,13 @@ fn random_numbers() -> Result<impl FnMut() -> u64, Error> {
 async fn http_listeners(config: &Config) -> Result<Vec<(http::Listener, Surface)>, Error> {
     let mut listeners = Vec::new();
     if let Some(address) = config.api.http_address {
-        listeners.push((http::Listener::tcp(address, PortSetting::Http.key()).await?, Surface::Full));
+        listeners.push((http::Listener::tcp(address, PortSetting::Http).await?, Surface::Full));
     }
     if let Some(path) = &config.api.unix_socket {
         listeners.push((http::Listener::unix(path, "CBDDC.Api.UnixSocket").await?, Surface::Full));
     }
     if let Some(address) = config.api.health_address {
-        listeners.push((http::Listener::tcp(address, PortSetting::Health.key()).await?, Surface::HealthOnly));
+        listeners.push((http::Listener::tcp(address, PortSetting::Health).await?, Surface::HealthOnly));
     }
     Ok(listeners)
 }
@@ -145,7 +145,9 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
             false => Ok(token),
         }
     });
-    let options = HttpOptions { surface, token: token.transpose()?, ..HttpOptions::default() };
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let host_names = Vec::from([shell.identity.node_id.to_string(), host]);
+    let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);
         if surface == Surface::Full {

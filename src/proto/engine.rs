@@ -483,7 +483,7 @@ impl Engine {
                 self.forking = false;
                 if outcome.is_ok() {
                     self.event(Event::Forked { replica: self.knowledge.replica });
-                    self.hello_all(now);
+                    self.new_life_begun(now);
                 }
             }
             (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),

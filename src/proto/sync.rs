@@ -9,8 +9,8 @@ use crate::id::{DeviceId, LocalSeq};
 use crate::limits::{LINKS_MAX, RELAYED_CONFIRMATIONS_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{
-    Applied, Batch, Bootstrapped, Incoming as IncomingBatch, Meeting, Origin, Precondition, Request, Said, Stream,
-    Write, history_verdict, shared_until,
+    Applied, Batch, Bootstrapped, Incoming as IncomingBatch, Meeting, Newcomer, Origin, Precondition, Request, Said,
+    Stream, Write, history_verdict, newcomer, shared_until,
 };
 use crate::row::{Body, Row};
 use crate::time::Millis;
@@ -286,15 +286,15 @@ impl Engine {
         if matches!(session.incoming, Incoming::Open { .. }) {
             return;
         }
-        let checked = !planted(Mutant::NoFloorCheckAtHello);
-        let we_are_below = !self.knowledge.vector.includes(&peer.hello.floor) && checked;
-        let peer_is_below = !peer.announced.includes(&self.knowledge.floor) && checked;
-        if we_are_below && (!peer_is_below || self.knowledge.replica < peer.hello.replica) {
-            return self.start_bootstrap(now, link);
-        }
-        if peer_is_below {
-            // It is a newcomer here and takes everything; nothing of it is taken.
-            return;
+        let verdict = match planted(Mutant::NoFloorCheckAtHello) {
+            true => Newcomer::Neither,
+            false => newcomer((&self.knowledge.vector, &self.knowledge.floor), (&peer.announced, &peer.hello.floor)),
+        };
+        match verdict {
+            Newcomer::Us => return self.start_bootstrap(now, link),
+            // It takes everything; nothing of it is taken.
+            Newcomer::Peer => return,
+            Newcomer::Neither => {}
         }
         let other_turn = self.sessions.values().any(|other| other.link != link && other.is_catching_up());
         let nothing_to_fetch = self.knowledge.vector.includes(&peer.hello.vector) && peer.hello.clean;
@@ -656,6 +656,11 @@ impl Engine {
         self.event(Event::BootstrapDone { done });
         // Everything that callers saw may be different now.
         self.outputs.push_back(Output::Changed { keys: Vec::new() });
+        self.new_life_begun(now);
+    }
+
+    /// This node is another replica now: every session starts over.
+    pub(super) fn new_life_begun(&mut self, now: Now) {
         for session in self.sessions.values_mut() {
             if let Some(peer) = &mut session.peer {
                 // The cursors on disk were set anew; they are read again with the next meeting.

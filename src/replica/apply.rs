@@ -5,7 +5,7 @@ use super::table::{Area, Table, Want};
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::REPLICAS_MAX;
 use crate::mutants::{Mutant, planted};
-use crate::row::{Row, RowKey, Scope};
+use crate::row::{Body, Row, RowKey, Scope};
 use crate::time::Reading;
 use crate::wire::{Closure, Mode};
 use alloc::vec::Vec;
@@ -100,6 +100,7 @@ impl Knowledge {
         let (mut alarm, mut equal) = (false, false);
         if let Some(closure) = &incoming.closure {
             self.vector.join(&closure.vector);
+            self.prune_known();
             let clean = self.is_clean(table)?;
             if closure.clean && clean && self.vector == closure.vector {
                 equal = self.digest == closure.digest;
@@ -136,6 +137,20 @@ impl Knowledge {
         Ok(upto == self.tail)
     }
 
+    /// Whether a row that was known here is not accounted for by anything that was put aside: it had been deleted.
+    pub(super) fn left_no_trace<T: Table>(&self, table: &mut T, row: &Row) -> Result<bool, T::Error> {
+        let aside = |table: &mut T| table.highest_recovered(&row.key);
+        Ok(self.was_known(row.dot) && aside(table)?.is_none_or(|aside| aside < (row.stamp, row.dot.origin)))
+    }
+
+    /// A row that came from a peer does not wait in the recovered store any more.
+    pub(super) fn arrived<T: Table>(&mut self, table: &mut T, row: &Row) -> Result<(), T::Error> {
+        if self.recovered > 0 && table.drop_recovered(&row.key, row.dot)? {
+            self.recovered -= 1;
+        }
+        Ok(())
+    }
+
     /// Takes one row if it wins. Says whether it did.
     fn merge<T: Table>(&mut self, table: &mut T, now: Reading, mode: Mode, row: &Row) -> Result<bool, T::Error> {
         if mode == Mode::Increment && self.vector.covers(row.dot) {
@@ -147,15 +162,18 @@ impl Knowledge {
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.rank() > head.rank(),
         };
-        if self.recovered > 0 {
-            table.drop_recovered(&row.key, row.dot)?;
-        }
+        self.arrived(table, row)?;
         if wins {
             if planted(Mutant::FutureMovesClock) {
                 self.hlc.raise_to(row.stamp);
             }
             self.hlc.witness(now, row.stamp);
+            // It was here before this node took another's state, and has left no trace: its tombstone was dropped.
+            let deleted_here = !row.is_tombstone() && self.left_no_trace(table, row)?;
             self.put(table, Area::Rows, row, before)?;
+            if deleted_here {
+                self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;
+            }
         }
         Ok(wins)
     }

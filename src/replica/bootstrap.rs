@@ -5,11 +5,40 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Sweep, Table, Want};
-use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq};
+use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq, VersionVector};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row};
 use crate::time::Reading;
 use crate::wire::Closure;
+
+/// Which of two nodes that meet must take the state of the other, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Newcomer {
+    /// Neither: both cover the other's floor.
+    Neither,
+    /// This node.
+    Us,
+    /// The other.
+    Peer,
+}
+
+/// Decides who is a newcomer, from what each covers and its floor: on both nodes alike.
+///
+/// Where each is below the other's floor, the lower floor gives way. The order of floors is one that a newcomer
+/// inherits, and each bootstrap raises the newcomer's floor in it, so two islands that meet through many nodes become
+/// one after finitely many bootstraps. By replica it would not end: who has just taken a new identity outranks
+/// the rest of the other island, and each side keeps winning nodes from the other.
+pub fn newcomer(ours: (&VersionVector, &VersionVector), peers: (&VersionVector, &VersionVector)) -> Newcomer {
+    let ((vector, floor), (peer_vector, peer_floor)) = (ours, peers);
+    match (vector.includes(peer_floor), peer_vector.includes(floor)) {
+        (true, true) => Newcomer::Neither,
+        (false, true) => Newcomer::Us,
+        (true, false) => Newcomer::Peer,
+        (false, false) if floor.outranks(peer_floor) => Newcomer::Peer,
+        (false, false) => Newcomer::Us,
+    }
+}
 
 /// Whose state it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +95,10 @@ impl Knowledge {
     ) -> Result<Bootstrapped, T::Error> {
         let mut done = Bootstrapped::default();
         let staged = table.stage_tail()?;
-        let (old_replica, old_sent, old_vector) = (self.replica, self.sent, self.vector.clone());
+        let (old_replica, old_sent) = (self.replica, self.sent);
+        let mut known = self.vector.clone();
+        known.join(&self.gone);
+        self.gone = known;
         let theirs = &origin.closure.vector;
 
         if planted(Mutant::BootstrapKeepsReplica) {
@@ -80,7 +112,9 @@ impl Knowledge {
         if seq_before > 0 {
             self.vector.set(self.replica, seq_before);
         }
-        self.floor = origin.closure.floor.clone();
+        // What was forgotten here and is covered there stays forgotten: a floor only rises.
+        let own_floor = core::mem::replace(&mut self.floor, origin.closure.floor.clone());
+        self.floor.join(&own_floor.lowered_to(theirs));
         self.hlc.raise_to(origin.closure.hlc);
         self.tail = staged;
         self.digest = 0;
@@ -94,10 +128,17 @@ impl Knowledge {
         table.stream(Area::Stage, 0, &mut add, &mut |_, _| {})?;
         self.digest = digest;
         let mut shared = Sweep::new(Area::Stage, staged);
-        while shared.next(table, |head| !head.tombstone && old_vector.covers(head.dot))? {
+        while shared.next(table, |head| !head.tombstone && self.was_known(head.dot))? {
             for row in shared.rows.drain(..) {
-                if table.head(Area::Rows, &row.key)?.is_none_or(|head| head.tombstone) {
-                    self.write_as_new(table, now, Area::Stage, row.key, Body::Tombstone, None)?;
+                let held = table.head(Area::Rows, &row.key)?;
+                let deleted = match held {
+                    Some(head) if head.tombstone => true,
+                    Some(head) if head.rank() >= row.rank() => false,
+                    _ => self.left_no_trace(table, &row)?,
+                };
+                if deleted {
+                    let above = held.map_or(row.stamp, |head| head.stamp);
+                    self.write_as_new(table, now, Area::Stage, above, row.key, Body::Tombstone, None)?;
                     done.deleted_again += 1;
                 }
             }
@@ -112,18 +153,28 @@ impl Knowledge {
                 if row.is_local() {
                     self.put(table, Area::Stage, &row, None)?;
                 } else if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
-                    if staged.is_some() || !row.is_tombstone() {
-                        self.write_as_new(table, now, Area::Stage, row.key, row.body, row.expires_at)?;
-                        done.written_again += 1;
-                    }
+                    // A delete too, although the peer has nothing there: a third node may bring what it deletes.
+                    // Above its own old stamp: what it had beaten here must not beat it elsewhere.
+                    self.write_as_new(table, now, Area::Stage, row.stamp, row.key, row.body, row.expires_at)?;
+                    done.written_again += 1;
                 } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
-                    table.keep_recovered(&row)?;
-                    self.recovered += 1;
-                    done.recovered += 1;
+                    if table.keep_recovered(&row)? {
+                        self.recovered += 1;
+                        done.recovered += 1;
+                    }
+                }
+            }
+        }
+        if self.recovered > 0 {
+            let mut arrived = Sweep::new(Area::Stage, staged);
+            while arrived.next(table, |_| true)? {
+                for row in arrived.rows.drain(..) {
+                    self.arrived(table, &row)?;
                 }
             }
         }
         table.promote_stage()?;
+        self.prune_known();
         if let Some(start) = self.tokens.last_mut() {
             (start.seq, start.tail) = (0, 0);
         }

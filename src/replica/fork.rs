@@ -59,11 +59,13 @@ impl Knowledge {
         let old = self.replica;
         let mut parted = Sweep::new(Area::Rows, self.tail);
         self.new_life(&[], random);
-        self.vector.set(old, shared);
+        // What was dropped here was mostly shared long ago, although no start proves it; a vector that does not cover its
+        // own floor would make a newcomer of everybody, for ever.
+        self.vector.set(old, shared.max(self.floor.of(old)));
         while parted.next(table, |head| head.dot.origin == old && head.dot.seq > shared && !head.local)? {
             for row in parted.rows.drain(..) {
                 if planted(Mutant::ForkGetsNewStamp) {
-                    self.write_as_new(table, now, Area::Rows, row.key, row.body, row.expires_at)?;
+                    self.write_as_new(table, now, Area::Rows, row.stamp, row.key, row.body, row.expires_at)?;
                     continue;
                 }
                 let before = table.head(Area::Rows, &row.key)?;
@@ -72,6 +74,13 @@ impl Knowledge {
             }
         }
         self.sent = self.seq;
+        // The vector claims less than before: streams have passed over rows of the other history that it covered then.
+        for (device, mut member) in table.members()? {
+            if member.cursor != 0 {
+                member.cursor = 0;
+                table.set_member(&device, &member)?;
+            }
+        }
         if let Some(start) = self.tokens.last_mut() {
             (start.seq, start.tail) = (self.seq, self.tail);
         }

@@ -1,7 +1,8 @@
 //! What a replica durably knows of itself and of each member.
 
 use crate::id::{DeviceId, Dot, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
-use crate::limits::START_TOKENS_MAX;
+use crate::limits::{LOOSE_MAX, START_TOKENS_MAX};
+use crate::row::Head;
 use crate::time::Hlc;
 use crate::wire::StartToken;
 use alloc::vec::Vec;
@@ -32,6 +33,10 @@ pub struct Knowledge {
     pub vector: VersionVector,
     /// What was forgotten the deletes of: who does not cover it is a newcomer.
     pub floor: VersionVector,
+    /// Covered before a bootstrap and not since: a live row of these that left no trace here had been deleted here.
+    pub gone: VersionVector,
+    /// Live rows that were replaced here before the vector covered them, at most [`LOOSE_MAX`]: as if in `gone`.
+    pub loose: Vec<Dot>,
     /// The last starts, oldest first.
     pub tokens: Vec<StartToken>,
 }
@@ -51,6 +56,8 @@ impl Knowledge {
             recovered: 0,
             vector: VersionVector::new(),
             floor: VersionVector::new(),
+            gone: VersionVector::new(),
+            loose: Vec::new(),
             tokens: Vec::new(),
         }
     }
@@ -60,6 +67,26 @@ impl Knowledge {
             self.tokens.remove(0);
         }
         self.tokens.push(StartToken { token: random, seq: self.seq, tail: self.tail });
+    }
+    /// Whether a write was known here whose row the vector does not account for.
+    pub(super) fn was_known(&self, dot: Dot) -> bool {
+        self.gone.covers(dot) || self.loose.contains(&dot)
+    }
+    /// Notes that a row is about to be replaced. If it is not covered, nothing else would remember that it was here
+    /// once the tombstone above it is dropped.
+    pub(super) fn note_replaced(&mut self, before: &Head, by: Dot) {
+        let accounted = before.tombstone || before.local || before.dot == by || self.vector.covers(before.dot);
+        if !accounted && !self.loose.contains(&before.dot) && self.loose.len() < LOOSE_MAX {
+            self.loose.push(before.dot);
+        }
+    }
+    /// Forgets what the vector accounts for again.
+    pub(super) fn prune_known(&mut self) {
+        let vector = &self.vector;
+        self.loose.retain(|dot| !vector.covers(*dot));
+        if !self.gone.is_empty() {
+            self.gone = self.gone.iter().filter(|dot| !vector.covers(*dot)).collect();
+        }
     }
     /// The next own dot, covered from now on.
     pub(super) fn next_dot(&mut self) -> Dot {

@@ -3,6 +3,7 @@
 use super::knowledge::Knowledge;
 use super::table::{Area, Table};
 use crate::id::{LocalSeq, VersionVector};
+use crate::limits::LOOSE_MAX;
 use crate::mutants::{Mutant, planted};
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
@@ -74,7 +75,9 @@ impl Knowledge {
             let old_enough = (everybody && age >= retention.min_age) || age >= retention.keep;
             let covered = self.vector.covers(head.dot) || planted(Mutant::DropAtOnceWithoutOwnCover);
             let passed = self.hlc.last() > head.stamp || now.millis > head.stamp.millis();
-            let droppable = head.local || (covered && passed && old_enough && head.local_seq <= retention.upto);
+            let remembered = self.loose.len() < LOOSE_MAX;
+            let droppable =
+                head.local || (remembered && covered && passed && old_enough && head.local_seq <= retention.upto);
             if droppable {
                 table.remove(Area::Rows, head.local_seq)?;
                 // A later write of this key must rank above what was dropped.

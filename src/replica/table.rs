@@ -1,9 +1,9 @@
 //! What the rules need of a store: rows by key and by position, within one transaction.
 
 use super::knowledge::{Knowledge, MemberState};
-use crate::id::{DeviceId, Dot, LocalSeq};
+use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::row::{Head, Row, RowKey};
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 use alloc::vec::Vec;
 
 /// Which set of rows.
@@ -67,10 +67,13 @@ pub trait Table {
     /// The stage takes the place of the rows in force; the stage is empty afterwards.
     fn promote_stage(&mut self) -> Result<(), Self::Error>;
 
-    /// Keeps a row aside for a person to decide on.
-    fn keep_recovered(&mut self, row: &Row) -> Result<(), Self::Error>;
-    /// Forgets it: it has arrived after all.
-    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Self::Error>;
+    /// Keeps a row aside for a person to decide on. Says whether it was not there yet (same key, same dot).
+    fn keep_recovered(&mut self, row: &Row) -> Result<bool, Self::Error>;
+    /// Forgets it: it has arrived after all. Says whether it was there.
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Self::Error>;
+    /// Stamp and origin of the highest row of this key that was put aside and has not arrived since. What a person has
+    /// dealt with still counts: it was not deleted here.
+    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Self::Error>;
 
     /// Every member.
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;

@@ -82,25 +82,27 @@ impl Knowledge {
             return Ok(Ok(Written { stamp, origin, existed, changed: false }));
         }
         let Write { key, body, expires_at, .. } = write;
-        let row = self.write_as_new(table, now, Area::Rows, key, body, expires_at)?;
+        let row = self.write_as_new(table, now, Area::Rows, Stamp::ZERO, key, body, expires_at)?;
         if sending && !planted(Mutant::SentNotMarked) {
             self.sent = self.seq;
         }
         Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, existed, changed: true }))
     }
 
-    /// Writes a row with a new dot and a stamp above the row that it replaces, whatever that is.
+    /// Writes a row with a new dot and a stamp above the row that it replaces and above `above`, whatever they are.
+    #[allow(clippy::too_many_arguments, reason = "where, when and what: a struct would be filled at each call")]
     pub(super) fn write_as_new<T: Table>(
         &mut self,
         table: &mut T,
         now: Reading,
         area: Area,
+        above: Stamp,
         key: RowKey,
         body: Body,
         expires_at: Option<Millis>,
     ) -> Result<Row, T::Error> {
         let before = table.head(area, &key)?;
-        let replaced = before.map_or(Stamp::ZERO, |head| head.stamp);
+        let replaced = before.map_or(Stamp::ZERO, |head| head.stamp).max(above);
         let stamp = match planted(Mutant::StampNotAboveRow) {
             true => Stamp::new(now.millis, 0),
             false => self.hlc.tick_above(now, replaced),
@@ -126,6 +128,9 @@ impl Knowledge {
         let head = Head::of(row, self.next_position());
         if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
             self.covered_upto = self.tail;
+        }
+        if let (Some(before), Area::Rows) = (&before, area) {
+            self.note_replaced(before, row.dot);
         }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
         let gone = before.map_or(0, |head| head.digest_term());

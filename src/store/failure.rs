@@ -83,11 +83,13 @@ pub(super) fn damaged(what: &str) -> Error {
 
 /// A file or a folder that cannot be used.
 pub(super) fn file(doing: &str, path: &Path, error: std::io::Error) -> Error {
-    use std::io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    use std::io::ErrorKind::{
+        AlreadyExists, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem, StorageFull,
+    };
     let next = match error.kind() {
         PermissionDenied => "give the node's user the right to write there, or set Persistence.DatabasePath elsewhere",
         ReadOnlyFilesystem => "remount it writable, or set Persistence.DatabasePath elsewhere",
-        IsADirectory | NotADirectory => "set Persistence.DatabasePath to a file inside a folder",
+        IsADirectory | NotADirectory | AlreadyExists => "set Persistence.DatabasePath to a file inside a folder",
         StorageFull => "free some space",
         _ => "check Persistence.DatabasePath and the disk",
     };

@@ -144,7 +144,7 @@ mod tests {
         }
         assert_eq!(inbox.push(4, 1, BOUNDS), Err(Rejected::Full));
         assert_eq!(take(&inbox), [1, 2, 3]);
-        assert_eq!(take(&inbox), []);
+        assert!(take(&inbox).is_empty());
     }
 
     #[test]

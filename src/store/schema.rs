@@ -153,8 +153,9 @@ fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
             scope INTEGER NOT NULL,
             collection TEXT NOT NULL,
             key TEXT NOT NULL,
-            value BLOB
+            value BLOB,
+            settled INTEGER NOT NULL DEFAULT 0
          );
-         CREATE INDEX recovered_key ON recovered (scope, collection, key);",
+         CREATE UNIQUE INDEX recovered_key ON recovered (scope, collection, key, origin, dot);",
     )
 }

@@ -156,7 +156,10 @@ pub(super) const AREA: &str = "SELECT area FROM knowledge WHERE id = 1";
 pub(super) const MEMBERS: &str = "SELECT device, state FROM member ORDER BY device";
 pub(super) const MEMBER: &str = "SELECT state FROM member WHERE device = ?1";
 pub(super) const SET_MEMBER: &str = "INSERT OR REPLACE INTO member (device, state) VALUES (?1, ?2)";
-pub(super) const KEEP_RECOVERED: &str = "INSERT INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
+pub(super) const KEEP_RECOVERED: &str =
+    "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
     collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 pub(super) const DROP_RECOVERED: &str =
     "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5";
+pub(super) const RECOVERED: &str =
+    "SELECT stamp, origin FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";

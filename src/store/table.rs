@@ -6,10 +6,10 @@
 use super::codec::{self, bits, moment, position};
 use super::failure::{Failure, damaged};
 use super::sql::{self, ROW, Statements};
-use crate::id::{DeviceId, Dot, LocalSeq};
+use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::replica::{Area, Knowledge, MemberState, Members, Table, Want};
 use crate::row::{Head, Row, RowKey, Scope};
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::vec::Vec;
 
@@ -207,9 +207,9 @@ impl Table for SqlTable<'_> {
         self.clear_stage()
     }
 
-    fn keep_recovered(&mut self, row: &Row) -> Result<(), Failure> {
+    fn keep_recovered(&mut self, row: &Row) -> Result<bool, Failure> {
         let mut statement = self.connection.prepare_cached(sql::KEEP_RECOVERED)?;
-        statement.execute(params![
+        let kept = statement.execute(params![
             bits(row.stamp.to_bits()),
             bits(row.dot.origin.to_bits()),
             bits(row.dot.seq),
@@ -221,13 +221,30 @@ impl Table for SqlTable<'_> {
             row.key.key,
             row.value(),
         ])?;
-        Ok(())
+        Ok(kept > 0)
     }
-    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<(), Failure> {
+    fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Failure> {
         let mut statement = self.connection.prepare_cached(sql::DROP_RECOVERED)?;
         let RowKey { scope, collection, key } = key;
-        statement.execute(params![codec::scope(*scope), collection, key, bits(dot.origin.to_bits()), bits(dot.seq)])?;
-        Ok(())
+        let dropped = statement.execute(params![
+            codec::scope(*scope),
+            collection,
+            key,
+            bits(dot.origin.to_bits()),
+            bits(dot.seq)
+        ])?;
+        Ok(dropped > 0)
+    }
+    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Failure> {
+        let mut statement = self.connection.prepare_cached(sql::RECOVERED)?;
+        let mut found = statement.query(params![codec::scope(key.scope), key.collection, key.key])?;
+        let mut highest = None;
+        while let Some(columns) = found.next()? {
+            let stamp = Stamp::from_bits(columns.get::<_, i64>(0)?.cast_unsigned());
+            let origin = ReplicaId::from_bits(columns.get::<_, i64>(1)?.cast_unsigned());
+            highest = highest.max(Some((stamp, origin)));
+        }
+        Ok(highest)
     }
 
     fn members(&mut self) -> Result<Members, Failure> {

@@ -29,10 +29,6 @@ impl Answer {
     pub(super) fn take_share(&mut self) -> Option<Share> {
         self.share.take()
     }
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl Body for Answer {

@@ -6,12 +6,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// How many bytes somebody waits for, and where to send them.
+type Waiter = (usize, async_channel::Sender<Share>);
+
 /// All shares together.
 #[derive(Debug)]
 pub(super) struct Budget {
     total: usize,
     free: Cell<usize>,
-    line: RefCell<VecDeque<(usize, async_channel::Sender<Share>)>>,
+    line: RefCell<VecDeque<Waiter>>,
 }
 
 /// So many bytes of a [`Budget`].

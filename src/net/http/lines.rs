@@ -94,8 +94,10 @@ impl Line {
         // Some programs begin their files with a byte order mark.
         let text = if self.number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         let written: Written<'_> = serde_json::from_str(text).map_err(|error| {
+            // The parser counts lines too, and for it this one is the first.
+            let why = format!("{error}").replacen("line 1 column", "column", 1);
             Error::bad_request(format!(
-                "the line is not {{\"key\":…,\"value\":…}} or {{\"key\":…,\"delete\":true}}: {error}"
+                "the line is not {{\"key\":…,\"value\":…}} or {{\"key\":…,\"delete\":true}}: {why}"
             ))
         })?;
         let value = match (written.value, written.delete) {

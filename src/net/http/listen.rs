@@ -1,8 +1,9 @@
 //! Where requests come from: a TCP port or a Unix socket, as one type.
 
+use super::super::{PortSetting, listen};
 use crate::error::Error;
+use async_net::TcpStream;
 use async_net::unix::{UnixListener, UnixStream};
-use async_net::{TcpListener, TcpStream};
 use smol::io::{AsyncRead, AsyncWrite};
 use std::boxed::Box;
 use std::format;
@@ -17,27 +18,18 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A TCP port.
-    Tcp(TcpListener),
+    Tcp(super::super::Listener),
     /// A Unix socket and its path.
     Unix(UnixListener, PathBuf),
 }
 
 impl Listener {
-    /// Opens a TCP port. `setting` is the configuration key to name when that fails.
+    /// Opens a TCP port; `setting` is what to change when that fails.
     ///
     /// # Errors
-    /// [`Error::Network`] where the address is taken or not ours.
-    pub(crate) async fn tcp(address: SocketAddr, setting: &str) -> Result<Listener, Error> {
-        let failed = |cause: io::Error| {
-            let next = match cause.kind() {
-                io::ErrorKind::AddrInUse => "another program has it: stop that one or choose another port",
-                io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
-                io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
-                _ => "choose another address",
-            };
-            Error::network(format!("cannot listen on {address} ({setting}): {cause}; {next}"), Some(Box::from(cause)))
-        };
-        TcpListener::bind(address).await.map(Listener::Tcp).map_err(failed)
+    /// [`Error::Network`] where the address is taken, and by whom, or not ours.
+    pub(crate) async fn tcp(address: SocketAddr, setting: PortSetting) -> Result<Listener, Error> {
+        listen(address.ip(), address.port(), setting).await.map(Listener::Tcp)
     }
 
     /// Opens a Unix socket that only its owner and group may use. The socket of a node that is gone is replaced; one
@@ -69,12 +61,12 @@ impl Listener {
     /// The address in use, where it is TCP: says which port was chosen for port 0.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Tcp(listener) => Some(listener.address()),
             Listener::Unix(..) => None,
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&mut self) -> io::Result<Stream> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;

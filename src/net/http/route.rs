@@ -7,7 +7,7 @@ use crate::time::Millis;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::format;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 /// Where a request goes.
@@ -212,7 +212,7 @@ fn flag(value: &str) -> Result<bool, Error> {
     match value {
         "" | "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        other => Err(Error::bad_request(format!("reverse={}: true or false", other.to_string()))),
+        other => Err(Error::bad_request(format!("reverse={}: true or false", other))),
     }
 }
 

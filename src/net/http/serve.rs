@@ -59,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `shutdown` is ready, then lets the requests under way end within their bound. Dropping it ends all
 /// connections at once.
 pub(crate) async fn serve<S: Service>(
-    listener: Listener,
+    mut listener: Listener,
     service: Rc<S>,
     options: HttpOptions,
     shutdown: impl Future<Output = ()>,
@@ -75,7 +75,7 @@ pub(crate) async fn serve<S: Service>(
         shared: Rc::new(Shared { service, budget: Budget::new(options.body_bytes_max), options }),
     });
     let life = async {
-        smol::future::or(shutdown, door.accept_forever(&listener)).await;
+        smol::future::or(shutdown, door.accept_forever(&mut listener)).await;
         drop(listener);
         drop(stop);
         let bound = Timer::after(door.shared.options.shutdown_timeout);
@@ -87,11 +87,14 @@ pub(crate) async fn serve<S: Service>(
     door.executor.run(life).await;
 }
 
+/// What a connection is doing, and the task that serves it.
+type Connection = (Rc<Activity>, Task<()>);
+
 struct Door<S> {
     executor: LocalExecutor<'static>,
     stopped: async_channel::Receiver<Infallible>,
     /// Dropping a task ends its connection.
-    open: RefCell<HashMap<u64, (Rc<Activity>, Task<()>)>>,
+    open: RefCell<HashMap<u64, Connection>>,
     refusals: Cell<usize>,
     next_id: Cell<u64>,
     turns: Rc<Cell<u64>>,
@@ -99,7 +102,7 @@ struct Door<S> {
 }
 
 impl<S: Service> Door<S> {
-    async fn accept_forever(self: &Rc<Self>, listener: &Listener) {
+    async fn accept_forever(self: &Rc<Self>, listener: &mut Listener) {
         let counters = &self.shared.options.counters;
         loop {
             match listener.accept().await {

@@ -1,0 +1,4 @@
+//! Whole processes from outside.
+
+mod probe;
+mod storage;

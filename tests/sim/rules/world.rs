@@ -1,0 +1,411 @@
+//! Replicas with their disks and clocks, what happens to them, and what must hold after each step.
+
+use super::Tally;
+use super::session::Session;
+use crate::judge::Judge;
+use crate::ledger::show;
+use crate::table::MemTable;
+use cbddc::id::{DeviceId, LocalSeq, NodeId, VersionVector};
+use cbddc::replica::{Meeting, Precondition, Reply, Request, Retention, Write};
+use cbddc::row::{Body, Row, RowKey, Scope};
+use cbddc::time::{Millis, Reading};
+use std::rc::Rc;
+
+/// A replica.
+pub struct Node {
+    pub device: DeviceId,
+    pub name: NodeId,
+    pub table: MemTable,
+    pub alive: bool,
+    pub visitor: bool,
+    /// It takes another's state; the stage is in use.
+    pub bootstrapping: bool,
+    offset: i64,
+    believed: bool,
+    /// Where its next slice of maintenance starts.
+    slice_after: LocalSeq,
+    disks: Vec<MemTable>,
+}
+
+/// Which faults a run may have, drawn from its seed: a run with all of them at once shows little.
+pub struct Plan {
+    keys: usize,
+    deaths: bool,
+    rollbacks: bool,
+    clones: bool,
+    early_drops: bool,
+    forced_drops: bool,
+    untracks: bool,
+    clock_jumps: bool,
+    expiry: bool,
+    pub partial_members: bool,
+    pub visitors: bool,
+    /// A node that is bootstrapping goes on giving its old rows to others.
+    pub lax_bootstrap: bool,
+    keep: Millis,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub sessions: Vec<Session>,
+    pub judge: Judge,
+    pub plan: Plan,
+    pub rng: fastrand::Rng,
+    pub time: Millis,
+    pub story: String,
+    pub tally: Tally,
+    tell: bool,
+    /// Faults have stopped.
+    pub settling: bool,
+    values: u64,
+}
+
+pub type Outcome = Result<(), String>;
+
+impl World {
+    pub fn new(seed: u64, tell: bool) -> World {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan {
+            keys: rng.usize(1..5),
+            deaths: rng.u8(..3) == 0,
+            rollbacks: rng.u8(..4) == 0,
+            clones: rng.u8(..6) == 0,
+            early_drops: rng.bool(),
+            forced_drops: rng.bool(),
+            untracks: rng.u8(..4) == 0,
+            clock_jumps: rng.u8(..3) == 0,
+            expiry: rng.u8(..4) == 0,
+            partial_members: rng.bool(),
+            visitors: rng.u8(..4) == 0,
+            lax_bootstrap: rng.bool(),
+            keep: rng.u64(1..200),
+        };
+        let count = rng.usize(2..7);
+        let mut world = World {
+            nodes: Vec::new(),
+            sessions: Vec::new(),
+            judge: Judge::default(),
+            plan,
+            rng,
+            time: 1_000_000,
+            story: String::new(),
+            tally: Tally::default(),
+            tell,
+            settling: false,
+            values: 0,
+        };
+        for at in 0..count {
+            let mut table = MemTable::new(world.rng.u64(..));
+            table.knowledge.start(world.rng.u64(..));
+            let visitor = world.plan.visitors && world.rng.u8(..4) == 0;
+            world.add(at, device(at), table, visitor);
+        }
+        world
+    }
+    fn add(&mut self, at: usize, device: DeviceId, table: MemTable, visitor: bool) {
+        self.nodes.push(Node {
+            device,
+            name: NodeId::new(&format!("n{at}")).expect("a short name"),
+            table,
+            alive: true,
+            visitor,
+            bootstrapping: false,
+            offset: 0,
+            believed: true,
+            slice_after: 0,
+            disks: Vec::new(),
+        });
+    }
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
+        if self.tell {
+            self.story.push_str(&format!("{:>8} {}\n", self.time, text()));
+        }
+    }
+    pub fn reading(&self, node: usize) -> Reading {
+        let node = &self.nodes[node];
+        Reading { millis: self.time.saturating_add_signed(node.offset), believed: node.believed }
+    }
+    fn alive(&mut self) -> Option<usize> {
+        let alive: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive).collect();
+        self.rng.choice(alive)
+    }
+
+    /// Carries out a request on a node's disk, then judges.
+    pub fn run(&mut self, at: usize, request: Request) -> Result<Reply, String> {
+        let now = self.reading(at);
+        let (reply, _) = self.judge.execute(at, &mut self.nodes[at].table, now, request, true)?;
+        Ok(reply)
+    }
+
+    /// One step, drawn from its own small seed.
+    pub fn step(&mut self, seed: u64) -> Outcome {
+        self.rng = fastrand::Rng::with_seed(seed);
+        self.time += self.rng.u64(0..12);
+        match self.rng.u8(..100) {
+            0..22 => self.write(),
+            22..34 => self.open(),
+            34..80 => self.move_session(),
+            80..90 => self.maintain(),
+            _ => self.fault(),
+        }
+    }
+    fn key(&mut self) -> RowKey {
+        let key = ["a", "b", "c", "d"][self.rng.usize(..self.plan.keys)];
+        let scope = match self.rng.u8(..20) {
+            0 => Scope::Local,
+            1 => Scope::System,
+            _ => Scope::Replicated,
+        };
+        RowKey { scope, collection: "x".into(), key: key.into() }
+    }
+    fn write(&mut self) -> Outcome {
+        let Some(at) = self.alive() else { return Ok(()) };
+        let key = self.key();
+        let now = self.reading(at);
+        self.values += 1;
+        let body = match self.rng.u8(..5) < 2 {
+            true => Body::Tombstone,
+            false => Body::Live(format!("v{}", self.values).into_bytes()),
+        };
+        let expires = self.plan.expiry && body != Body::Tombstone && self.rng.u8(..3) == 0;
+        let expires_at = expires.then(|| now.millis + self.rng.u64(1..200));
+        let sending = self.sessions.iter().any(|session| session.ends.contains(&at));
+        let write = Write { key: key.clone(), body, expires_at, precondition: Precondition::None };
+        let Reply::Written(written) = self.run(at, Request::Write { writes: vec![write], sending })? else {
+            return Err("reply: not Written".into());
+        };
+        if written.first().is_some_and(|one| one.is_ok_and(|written| written.changed)) {
+            let row =
+                self.nodes[at].table.rows.of(&key).map(|(row, _)| row.clone()).ok_or("read own write: nothing")?;
+            self.tally.count(if row.is_tombstone() { "delete" } else { "write" });
+            self.say(|| format!("n{at} writes {}{}", show(&row), if sending { ", sent" } else { "" }));
+        }
+        Ok(())
+    }
+    fn open(&mut self) -> Outcome {
+        let (Some(a), Some(b)) = (self.alive(), self.alive()) else { return Ok(()) };
+        let linked = self.sessions.iter().any(|session| session.ends.contains(&a) && session.ends.contains(&b));
+        if a == b || linked {
+            return Ok(());
+        }
+        self.meet(a, b)
+    }
+    fn move_session(&mut self) -> Outcome {
+        if self.sessions.is_empty() {
+            return self.open();
+        }
+        let at = self.rng.usize(..self.sessions.len());
+        for _ in 0..self.rng.usize(1..6) {
+            if at < self.sessions.len() && !self.advance(at)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+    fn maintain(&mut self) -> Outcome {
+        let Some(at) = self.alive() else { return Ok(()) };
+        let min_age = if self.plan.early_drops { 0 } else { 100 };
+        let keep = if self.plan.forced_drops { self.plan.keep } else { Millis::MAX };
+        self.maintain_node(at, min_age, keep)
+    }
+    pub fn maintain_node(&mut self, at: usize, min_age: Millis, keep: Millis) -> Outcome {
+        let node = &self.nodes[at];
+        let tracked = node.table.members.values().filter(|member| member.tracked);
+        let confirmed_by_all = tracked.map(|member| member.confirmed.clone()).reduce(|met, vector| {
+            met.iter()
+                .filter_map(|dot| {
+                    let seq = dot.seq.min(vector.of(dot.origin));
+                    (seq > 0).then_some(cbddc::id::Dot { seq, ..dot })
+                })
+                .collect::<VersionVector>()
+        });
+        let served = self.sessions.iter().filter_map(|session| session.serves_bootstrap(at)).min();
+        let upto = served.unwrap_or(LocalSeq::MAX);
+        let slice = self.rng.usize(1..20);
+        let after = node.slice_after;
+        let retention = Retention { confirmed_by_all, min_age, keep, upto, after, slice };
+        let Reply::Maintained(done) = self.run(at, Request::Maintain(retention))? else { return Err("reply".into()) };
+        self.nodes[at].slice_after = done.next;
+        if done.dropped > 0 {
+            self.tally.count("drop");
+            let floor = self.nodes[at].table.knowledge.floor.clone();
+            self.say(|| format!("n{at} drops {} tombstones, floor {floor:?}", done.dropped));
+            self.say_floor(at);
+        }
+        if !done.expired.is_empty() {
+            self.tally.count("expire");
+            self.say(|| format!("n{at} expires {}", done.expired.len()));
+        }
+        Ok(())
+    }
+    fn fault(&mut self) -> Outcome {
+        let Some(at) = self.alive() else { return Ok(()) };
+        match self.rng.u8(..9) {
+            0 => {
+                let disk = self.nodes[at].table.clone();
+                let disks = &mut self.nodes[at].disks;
+                disks.push(disk);
+                if disks.len() > 3 {
+                    disks.remove(0);
+                }
+            }
+            1 => self.restart(at, "crash"),
+            2 if self.plan.deaths && self.nodes.iter().filter(|node| node.alive).count() > 1 && self.rng.bool() => {
+                self.say(|| format!("n{at} dies"));
+                self.tally.count("death");
+                self.cut_all(at);
+                self.nodes[at].alive = false;
+                self.excuse(at);
+            }
+            3 if self.plan.rollbacks && !self.nodes[at].disks.is_empty() => {
+                let older = self.rng.usize(..self.nodes[at].disks.len());
+                let disk = self.nodes[at].disks[older].clone();
+                self.judge.ledger.note_second_life(&disk);
+                self.say(|| format!("n{at} is rolled back to {:?}", disk.knowledge.vector));
+                self.judge.new_disk(at, &disk);
+                self.nodes[at].table = disk;
+                self.restart(at, "rollback");
+                self.excuse(at);
+            }
+            4 if self.plan.clones && self.nodes.len() < 8 => {
+                let disk = self.nodes[at].table.clone();
+                self.judge.ledger.note_second_life(&disk);
+                let fresh = self.nodes.len();
+                let same_key = self.rng.bool();
+                self.say(|| format!("n{at} is cloned as n{fresh}{}", if same_key { ", with its key" } else { "" }));
+                let key = if same_key { self.nodes[at].device } else { device(fresh) };
+                self.judge.new_disk(fresh, &disk);
+                self.add(fresh, key, disk, false);
+                self.restart(fresh, "clone");
+            }
+            5 if self.plan.untracks => {
+                let members: Vec<_> = self.nodes[at].table.members.clone().into_iter().collect();
+                if let Some((device, member)) = self.rng.choice(members) {
+                    self.tally.count("untrack");
+                    self.say(|| format!("n{at} untracks {}", member.node_id));
+                    let meeting = Meeting { device, node_id: member.node_id, tracked: Some(false), said: None };
+                    self.run(at, Request::Meet(meeting))?;
+                }
+            }
+            6 | 7 if self.plan.clock_jumps => {
+                self.tally.count("clock jump");
+                let far = 40 * 365 * 86_400_000;
+                let offset = match self.rng.u8(..6) {
+                    0 => far,
+                    1 => -2_000_000,
+                    2 => 1 << 46,
+                    3 => 0,
+                    _ => self.rng.i64(-500..500),
+                };
+                let node = &mut self.nodes[at];
+                (node.offset, node.believed) = (offset, self.rng.bool());
+                self.say(|| format!("n{at}: clock {offset:+}"));
+            }
+            _ => {
+                if !self.sessions.is_empty() {
+                    let session = self.rng.usize(..self.sessions.len());
+                    self.cut(session, "cut");
+                }
+            }
+        }
+        Ok(())
+    }
+    fn excuse(&mut self, lost: usize) {
+        let alive = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
+        self.judge.ledger.excuse(lost, alive);
+    }
+    fn restart(&mut self, at: usize, why: &'static str) {
+        self.tally.count(why);
+        self.cut_all(at);
+        let token = self.rng.u64(..);
+        let node = &mut self.nodes[at];
+        node.bootstrapping = false;
+        node.slice_after = 0;
+        node.table.knowledge.start(token);
+        self.say(|| format!("n{at} starts ({why})"));
+    }
+
+    /// Faults stop; everybody alive exchanges until quiet.
+    pub fn settle(&mut self) -> Outcome {
+        self.rng = fastrand::Rng::with_seed(7);
+        // Whatever can expire has.
+        self.time =
+            self.judge.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
+        self.settling = true;
+        self.say(|| "faults stop".into());
+        self.sessions.clear();
+        for at in 0..self.nodes.len() {
+            let twin = self.nodes[..at].iter().any(|node| node.device == self.nodes[at].device);
+            let node = &mut self.nodes[at];
+            node.bootstrapping = false;
+            (node.offset, node.believed) = (0, true);
+            if twin {
+                node.device = device(at);
+            }
+        }
+        let alive: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive).collect();
+        let rounds = 3 * alive.len() + 10;
+        let mut quiet = 0;
+        for round in 0..rounds {
+            for at in &alive {
+                // Expiry goes on for ever; dropping goes on for a while.
+                let (min_age, keep) = match round < 4 && self.plan.early_drops {
+                    true => (0, if self.plan.forced_drops { self.plan.keep } else { Millis::MAX }),
+                    false => (Millis::MAX, Millis::MAX),
+                };
+                self.maintain_node(*at, min_age, keep)?;
+            }
+            let mut pairs: Vec<(usize, usize)> =
+                alive.iter().flat_map(|a| alive.iter().filter(move |b| *b > a).map(|b| (*a, *b))).collect();
+            self.rng.shuffle(&mut pairs);
+            for (a, b) in pairs {
+                self.exchange(a, b)?;
+            }
+            self.time += 5;
+            quiet = if self.is_quiet(&alive) { quiet + 1 } else { 0 };
+            if quiet == 2 {
+                return self.final_verdict(&alive);
+            }
+        }
+        // A row that no vector will ever cover keeps the digests from being compared: two histories that nothing but the
+        // digests can tell apart then stay apart.
+        let mut tables = alive.iter().map(|at| self.nodes[*at].table.clone());
+        let orphans = tables.any(|mut table| table.knowledge.clone().is_clean(&mut table) != Ok(true));
+        if self.judge.ledger.any_fork() && orphans {
+            self.tally.count("split behind an orphan");
+            return Ok(());
+        }
+        for at in &alive {
+            let node = &self.nodes[*at].table;
+            let rows: Vec<String> = node.rows.rows.values().map(|(row, _)| show(row)).collect();
+            let text = format!("n{at}: {:?} floor {:?}: {rows:?}", node.knowledge.vector, node.knowledge.floor);
+            self.say(|| text);
+        }
+        Err(format!("convergence: not quiet after {rounds} rounds"))
+    }
+    fn is_quiet(&self, alive: &[usize]) -> bool {
+        let first = &self.nodes[alive[0]].table;
+        let docs = |table: &MemTable| -> Vec<Rc<Row>> {
+            let shared = table.rows.keys.iter().filter(|(key, _)| key.scope != Scope::Local);
+            shared.map(|(_, at)| table.rows.rows[at].0.clone()).filter(|row| !row.is_tombstone()).collect()
+        };
+        let expected = docs(first);
+        alive.iter().all(|at| {
+            let table = &self.nodes[*at].table;
+            table.knowledge.vector == first.knowledge.vector
+                && table.knowledge.digest == first.knowledge.digest
+                && docs(table) == expected
+        })
+    }
+    fn final_verdict(&mut self, alive: &[usize]) -> Outcome {
+        for at in alive {
+            self.judge.check_disk(*at, &self.nodes[*at].table)?;
+        }
+        let tables = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
+        self.judge.ledger.verdict(&self.nodes[alive[0]].table, tables)
+    }
+}
+
+fn device(at: usize) -> DeviceId {
+    DeviceId([at as u8 + 1; 32])
+}
