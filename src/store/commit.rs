@@ -69,6 +69,15 @@ pub(super) struct Session<'a> {
     pub(super) path: &'a Path,
 }
 
+/// What keeps a failure in one request from the others of its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Nothing: a failure undoes all, and they are carried out again.
+    None,
+    /// A savepoint each: what fails in one touches no other.
+    Savepoints,
+}
+
 /// How a transaction ended for all that was in it.
 enum Ended {
     /// Before COMMIT, or COMMIT itself was refused: nothing is in the database.
@@ -86,7 +95,13 @@ impl Session<'_> {
             return (after, Vec::new());
         }
         let mut outcomes = Vec::with_capacity(jobs.len());
-        match self.together(&jobs, &mut outcomes) {
+        // Requests hardly ever fail, and a savepoint copies every page that it touches: first without.
+        let mut ended = self.together(&jobs, &mut outcomes, Guard::None);
+        if matches!(&ended, Err(Ended::Undone(failure)) if !failure.breaks_connection()) {
+            outcomes.clear();
+            ended = self.together(&jobs, &mut outcomes, Guard::Savepoints);
+        }
+        match ended {
             Ok(()) => {
                 for (job, outcome) in jobs.into_iter().zip(outcomes) {
                     job.answer(outcome);
@@ -118,13 +133,13 @@ impl Session<'_> {
         (After::Good, Vec::new())
     }
 
-    /// Several requests, each in its savepoint: what fails in one touches no other.
-    fn together(&mut self, jobs: &[Job], outcomes: &mut Vec<Outcome>) -> Result<(), Ended> {
-        let ended = self.fill(jobs, outcomes);
+    /// Several requests in one transaction.
+    fn together(&mut self, jobs: &[Job], outcomes: &mut Vec<Outcome>, guard: Guard) -> Result<(), Ended> {
+        let ended = self.fill(jobs, outcomes, guard);
         self.end(ended)
     }
 
-    fn fill(&mut self, jobs: &[Job], outcomes: &mut Vec<Outcome>) -> Result<(), Ended> {
+    fn fill(&mut self, jobs: &[Job], outcomes: &mut Vec<Outcome>, guard: Guard) -> Result<(), Ended> {
         let connection = self.connection;
         let undone = |error: rusqlite::Error| Ended::Undone(error.into());
         let open = Open::begin(connection).map_err(undone)?;
@@ -133,12 +148,15 @@ impl Session<'_> {
                 outcomes.push(Err(refused));
                 continue;
             }
-            connection.prepare_cached("SAVEPOINT one").and_then(|mut s| s.execute([])).map_err(undone)?;
+            if guard == Guard::Savepoints {
+                connection.prepare_cached("SAVEPOINT one").and_then(|mut s| s.execute([])).map_err(undone)?;
+            }
             let mark = self.state.mark();
             match replica::execute(&mut SqlTable::new(connection, self.state), job.now, job.request.clone()) {
                 Ok(answer) => outcomes.push(Ok(answer)),
-                // SQLite has rolled everything back by itself, or must not be used any more.
-                Err(failure) if failure.breaks_connection() || connection.is_autocommit() => {
+                // SQLite has rolled everything back by itself, or must not be used any more, or this one alone cannot
+                // be undone.
+                Err(failure) if failure.breaks_connection() || connection.is_autocommit() || guard == Guard::None => {
                     return Err(Ended::Undone(failure));
                 }
                 Err(failure) => {
@@ -148,7 +166,9 @@ impl Session<'_> {
                     outcomes.push(Err(failure.into_error("writing", self.path)));
                 }
             }
-            connection.prepare_cached("RELEASE one").and_then(|mut s| s.execute([])).map_err(undone)?;
+            if guard == Guard::Savepoints {
+                connection.prepare_cached("RELEASE one").and_then(|mut s| s.execute([])).map_err(undone)?;
+            }
         }
         self.finish(open)
     }

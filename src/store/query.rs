@@ -65,15 +65,10 @@ pub(super) fn list(
     let mut low = query.prefix.clone();
     let mut high = after_prefix(&query.prefix).map_or(Bound::Top, Bound::Below);
     match &query.after {
-        None => {}
-        Some(after) if query.reverse => {
-            if high.is_above(after) {
-                high = Bound::Below(after.clone());
-            }
-        }
+        Some(after) if query.reverse && high.is_above(after) => high = Bound::Below(after.clone()),
         // The first string behind `after` in byte order.
-        Some(after) if *after >= low => low = std::format!("{after}\0"),
-        Some(_) => {}
+        Some(after) if !query.reverse && *after >= low => low = std::format!("{after}\0"),
+        _ => {}
     }
     let statement = if query.reverse { statements.list_down } else { statements.list_up };
     let mut statement = connection.prepare_cached(statement)?;

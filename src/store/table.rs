@@ -81,11 +81,13 @@ fn area(column: i64) -> Option<usize> {
 pub(super) struct SqlTable<'a> {
     connection: &'a Connection,
     state: &'a mut State,
+    /// The head that was last looked up: a write asks twice, for its condition and for what it replaces.
+    last: Option<(Area, RowKey, Option<Head>)>,
 }
 
 impl<'a> SqlTable<'a> {
     pub(super) fn new(connection: &'a Connection, state: &'a mut State) -> SqlTable<'a> {
-        SqlTable { connection, state }
+        SqlTable { connection, state, last: None }
     }
     fn statements(&self, area: Area) -> &'static Statements {
         match area {
@@ -120,11 +122,19 @@ impl Table for SqlTable<'_> {
     }
 
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Failure> {
+        if let Some((last, last_key, head)) = &self.last
+            && (*last, last_key) == (area, key)
+        {
+            return Ok(*head);
+        }
         let mut statement = self.connection.prepare_cached(self.statements(area).head)?;
-        let key = params![codec::scope(key.scope), key.collection, key.key];
-        Ok(statement.query_row(key, codec::head).optional()?)
+        let name = params![codec::scope(key.scope), key.collection, key.key];
+        let head = statement.query_row(name, codec::head).optional()?;
+        self.last = Some((area, key.clone(), head));
+        Ok(head)
     }
     fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Failure> {
+        self.last = None;
         if let Some(replaced) = replaces {
             self.remove(area, replaced)?;
         }
@@ -145,6 +155,7 @@ impl Table for SqlTable<'_> {
         Ok(())
     }
     fn remove(&mut self, area: Area, local_seq: LocalSeq) -> Result<(), Failure> {
+        self.last = None;
         self.connection.prepare_cached(self.statements(area).remove)?.execute([position(local_seq)])?;
         Ok(())
     }
@@ -198,6 +209,7 @@ impl Table for SqlTable<'_> {
         Ok(statement.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
     fn clear_stage(&mut self) -> Result<(), Failure> {
+        self.last = None;
         self.connection.prepare_cached(self.statements(Area::Stage).clear)?.execute([])?;
         Ok(())
     }

@@ -250,7 +250,10 @@ impl Writer {
     fn finish(mut self) -> Result<(), Error> {
         self.gate.hold().end();
         let path = self.options.path.clone();
-        let Some(connection) = self.connection.take() else { return Err(failure::closed()) };
+        let Some(connection) = self.connection.take() else {
+            let message = "the database could not be opened again after a disk error; what was answered is on disk";
+            return Err(Error::persistence(message, None));
+        };
         let close = || -> Result<(), Failure> {
             let open = Open::begin(&connection)?;
             schema::set_clean(&connection, true)?;

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Probe {
     delay_ms: Option<u64>,
+    fail: Option<PathBuf>,
     log: Option<PathBuf>,
 }
 
@@ -15,6 +16,11 @@ impl Probe {
     /// Every sync of the child takes this much longer.
     pub(crate) fn delay_ms(mut self, delay_ms: u64) -> Probe {
         self.delay_ms = Some(delay_ms);
+        self
+    }
+    /// While this file exists, every sync of the child fails.
+    pub(crate) fn fail(mut self, path: impl Into<PathBuf>) -> Probe {
+        self.fail = Some(path.into());
         self
     }
     /// Events of the child are appended to this file.
@@ -26,6 +32,7 @@ impl Probe {
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut pairs = vec![("LD_PRELOAD", library().display().to_string())];
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
+        pairs.extend(self.fail.as_ref().map(|fail| ("CBDDC_PROBE_FAIL", fail.display().to_string())));
         pairs.extend(self.log.as_ref().map(|log| ("CBDDC_PROBE_LOG", log.display().to_string())));
         pairs
     }

@@ -64,6 +64,40 @@ fn every_answer_comes_after_a_sync_of_the_log() {
 }
 
 #[test]
+fn after_a_failed_sync_nothing_is_answered_until_the_database_was_opened_anew() {
+    let fail = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it-failing-disk");
+    std::fs::remove_file(&fail).ok();
+    let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else {
+        let test = "storage::after_a_failed_sync_nothing_is_answered_until_the_database_was_opened_anew";
+        child(test, "failing", &Probe::default().fail(&fail));
+        return;
+    };
+    let store = open(&folder, true);
+    let submit = |key: &str| smol::block_on(store.submit(NOW, put(key)));
+    let get = |key: &str| smol::block_on(store.get(Scope::Replicated, "c", key, NOW.millis));
+    let (_, before) = submit("before").unwrap();
+
+    std::fs::write(&fail, "").unwrap();
+    let several: Vec<_> = ["a", "b", "c"].map(|key| (key, store.submit(NOW, put(key)))).into_iter().collect();
+    for (key, answer) in several {
+        let error = smol::block_on(answer).unwrap_err().to_string();
+        // The first that meets the failure cannot know; those behind it find the disk still failing.
+        assert!(error.contains("the outcome is unknown") || error.contains("nothing was changed"), "{key}: {error}");
+    }
+    assert!(submit("still").unwrap_err().to_string().contains("nothing was changed"));
+
+    std::fs::remove_file(&fail).unwrap();
+    let (_, after) = submit("after").unwrap();
+    assert!(after.seq > before.seq);
+    assert!(get("before").unwrap().is_some() && get("after").unwrap().is_some());
+    assert!(get("still").unwrap().is_none(), "it was told that nothing was changed");
+    smol::block_on(store.close()).unwrap();
+    let store = open(&folder, true);
+    assert!(smol::block_on(store.get(Scope::Replicated, "c", "after", NOW.millis)).unwrap().is_some());
+    smol::block_on(store.close()).unwrap();
+}
+
+#[test]
 fn reads_are_answered_while_a_commit_waits_for_the_disk() {
     let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else {
         let probe = Probe::default().delay_ms(500);

@@ -3,6 +3,7 @@
  * Preloaded (LD_PRELOAD) into a node by tests; never part of one. Linux only.
  *
  * CBDDC_PROBE_DELAY_MS  every fsync and fdatasync first sleeps that long.
+ * CBDDC_PROBE_FAIL      while a file of that name exists, every fsync and fdatasync fails with EIO.
  * CBDDC_PROBE_LOG       one line for each event is appended to that file, each by a single write:
  *                         sync <path>                           after fsync or fdatasync has returned 0
  *                         recv <local port> <peer port> <text>  after bytes have come from a TCP socket
@@ -32,11 +33,13 @@ enum { TEXT = 80, LINE = 4400 };
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int log_fd = -1;
 static long delay_ms = 0;
+static const char *fail = 0;
 
 static void start(void) {
     const char *path = getenv("CBDDC_PROBE_LOG"), *delay = getenv("CBDDC_PROBE_DELAY_MS");
     if (path) log_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (delay) delay_ms = atol(delay);
+    fail = getenv("CBDDC_PROBE_FAIL");
 }
 
 static void put(const char *line, int length) {
@@ -82,6 +85,10 @@ static int synced(long number, int fd) {
     if (delay_ms > 0) {
         struct timespec left = {delay_ms / 1000, delay_ms % 1000 * 1000000};
         while (nanosleep(&left, &left) == -1 && errno == EINTR) {}
+    }
+    if (fail && access(fail, F_OK) == 0) {
+        errno = EIO;
+        return -1;
     }
     int result = syscall(number, fd), kept = errno;
     if (result == 0 && log_fd >= 0) {

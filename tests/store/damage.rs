@@ -2,6 +2,7 @@
 
 use crate::place::*;
 use cbddc::Error;
+use cbddc::replica::{Request, Retention, Write};
 use cbddc::row::Scope;
 use cbddc::store::Options;
 
@@ -24,6 +25,40 @@ fn a_flipped_byte_in_a_value_is_found_when_it_is_read() {
     assert!(matches!(page, Err(Error::DatabaseCorruption { .. })));
     write(&store, vec![put("bad", "new")]);
     assert_eq!(get(&store, "bad").as_deref(), Some("new"), "a write mends it");
+    close(store);
+}
+
+#[test]
+fn a_request_that_fails_takes_none_of_its_commit_with_it() {
+    let path = database("savepoints");
+    let (store, _) = open(&path);
+    let expiring = Write { expires_at: Some(NOW.millis - 1), ..put("bad", "precious-cargo") };
+    write(&store, vec![expiring]);
+    close(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(14).position(|window| window == b"precious-cargo").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (store, _) = open(&path);
+    let slice = Retention { confirmed_by_all: None, min_age: 0, keep: 0, upto: u64::MAX, after: 0, slice: 10 };
+    let waiting: Vec<_> = (0..90)
+        .map(|n| match n % 3 {
+            1 => store.submit(NOW, Request::Maintain(slice.clone())),
+            _ => store.submit(NOW, request(vec![put(&format!("k{n}"), "v")])),
+        })
+        .collect();
+    let outcomes: Vec<_> = waiting.into_iter().map(smol::block_on).collect();
+    let mut last = 1;
+    for (n, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            Ok((_, knowledge)) => {
+                assert!(n % 3 != 1 && knowledge.seq == last + 1, "every write has its own number, in order");
+                last = knowledge.seq;
+                assert_eq!(get(&store, &format!("k{n}")).as_deref(), Some("v"));
+            }
+            Err(error) => assert!(n % 3 == 1 && matches!(error, Error::DatabaseCorruption { .. }), "{n}: {error}"),
+        }
+    }
     close(store);
 }
 

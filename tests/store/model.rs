@@ -10,7 +10,7 @@ use std::convert::Infallible;
 type Rows = BTreeMap<LocalSeq, (Head, Row)>;
 
 pub(crate) struct Model {
-    pub knowledge: Knowledge,
+    pub(crate) knowledge: Knowledge,
     rows: Rows,
     stage: Rows,
     recovered: Vec<Row>,

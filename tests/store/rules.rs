@@ -65,7 +65,7 @@ impl Script {
                         .unwrap();
                     Write { key: self.key(), body: self.body(), expires_at: self.expiry(), precondition }
                 });
-                Request::Write { writes: writes.collect(), sending: knowledge.version % 3 == 0 }
+                Request::Write { writes: writes.collect(), sending: knowledge.version.is_multiple_of(3) }
             }
             20..29 => {
                 let rows = self.rows();
