@@ -101,6 +101,7 @@ impl Script {
                 confirmed_by_all: self.random.bool().then(|| knowledge.vector.clone()),
                 min_age: self.random.u64(..40),
                 keep: 1000,
+                tombstones_max: self.random.u64(2..200),
                 upto: u64::MAX,
                 after: 0,
                 slice: self.random.usize(1..6),
