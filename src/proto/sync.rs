@@ -660,7 +660,9 @@ impl Engine {
             Applied::Gap => self.store_failed(now, link),
             Applied::SenderBelowFloor => self.bye(now, link, Bye::BelowFloor),
             Applied::RolledBack => {
-                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"))
+                // Found within the transaction, so it is certain: another disk has gone on under this identity.
+                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"));
+                self.fork(now, None);
             }
             Applied::TooManyReplicas => self.bye(now, link, Bye::protocol("too many replicas")),
         }
