@@ -39,6 +39,9 @@ pub(super) struct Peer {
     pub(super) hello: Hello,
     /// What it covers, by its last announcement.
     pub(super) announced: VersionVector,
+    /// What its batches are known to be later than: its Hello and the closures of its stream. A Confirm may overtake a
+    /// batch that was read before it, so it does not count here.
+    pub(super) streamed: VersionVector,
     /// Its place in the member table is on disk; its cursor is known.
     pub(super) met: bool,
     pub(super) cursor: LocalSeq,

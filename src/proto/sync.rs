@@ -160,7 +160,8 @@ impl Engine {
         let meeting = Meeting { device, node_id: hello.node_id.clone(), tracked: Some(!visitor), said: Some(said) };
         let (node_id, members, address) = (hello.node_id.clone(), hello.members.clone(), session.address);
         let target = session.dialled.unwrap_or(Target::Heard(hello.instance));
-        session.peer = Some(Peer { announced: hello.vector.clone(), hello, met: false, cursor: 0, live_since: None });
+        let (announced, streamed) = (hello.vector.clone(), hello.vector.clone());
+        session.peer = Some(Peer { announced, streamed, hello, met: false, cursor: 0, live_since: None });
         self.dialler.succeeded(target);
         self.store(now, Pending::Meet { link }, Request::Meet(meeting));
         if first {
@@ -582,6 +583,7 @@ impl Engine {
         }
         if let Some(closure) = &changes.closure {
             peer.announced.join(&closure.vector);
+            peer.streamed.join(&closure.vector);
             // Nothing is asked of a peer before it is met.
             self.members.heard(&device, replica, &closure.vector, 0);
         }
@@ -590,7 +592,7 @@ impl Engine {
         let incoming = IncomingBatch {
             device,
             replica,
-            announced: peer.announced.clone(),
+            announced: peer.streamed.clone(),
             mode,
             follows,
             rows: changes.rows,

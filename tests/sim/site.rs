@@ -185,6 +185,8 @@ pub struct Failure {
 /// One run. With `operations`, shorter than the seed says.
 pub fn run(seed: u64, operations: Option<usize>, tell: bool) -> Result<Site, Failure> {
     let mut plan = Plan::of(seed);
+    // A replay looks at everything after each commit, and finds the first step that went wrong.
+    plan.thorough |= tell || crate::setting("CBDDC_SIM_THOROUGH").is_some();
     plan.operations = operations.unwrap_or(plan.operations);
     run_plan(seed, plan, tell)
 }

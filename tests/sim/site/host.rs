@@ -278,7 +278,7 @@ impl Site {
         for (ticket, now, request) in batch {
             let text = if self.tell { describe(&request) } else { None };
             let answer = if happens {
-                let thorough = self.plan.thorough || self.rng.u8(..40) == 0;
+                let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
                 let host = &mut self.hosts[at];
                 let answer = self.judge.execute(at, &mut host.table, now, request, thorough)?;
                 host.durable.insert(ticket);
