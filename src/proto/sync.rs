@@ -594,6 +594,7 @@ impl Engine {
             replica,
             announced: peer.streamed.clone(),
             mode,
+            asked_as: self.knowledge.replica,
             follows,
             rows: changes.rows,
             upto,

@@ -280,7 +280,11 @@ impl Site {
             let answer = if happens {
                 let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
                 let host = &mut self.hosts[at];
-                let answer = self.judge.execute(at, &mut host.table, now, request, thorough)?;
+                let answer = self.judge.execute(at, &mut host.table, now, request, thorough);
+                if let (Err(_), Some(text)) = (&answer, &text) {
+                    self.story.push_str(&format!("{:>7} n{at} {text}\n", self.time));
+                }
+                let (answer, host) = (answer?, &mut self.hosts[at]);
                 host.durable.insert(ticket);
                 if let Some(text) = text {
                     let reply = format!("{:?}", answer.0);
