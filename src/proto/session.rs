@@ -17,6 +17,8 @@ pub(super) struct Session {
     pub(super) pinged_at: Millis,
     pub(super) opened_at: Millis,
     pub(super) peer: Option<Peer>,
+    /// Our own writes as our last Hello here counted them.
+    pub(super) said_seq: Seq,
     /// Our stream to it.
     pub(super) outgoing: Option<Outgoing>,
     /// Its stream to us.
@@ -101,6 +103,7 @@ impl Session {
             pinged_at: mono,
             opened_at: mono,
             peer: None,
+            said_seq: 0,
             outgoing: None,
             incoming: Incoming::Idle,
             next_stream: 1,

@@ -100,7 +100,11 @@ impl Engine {
             clean: knowledge.covered_upto == knowledge.tail,
             members: self.members.tracked().map(note).collect(),
         };
+        let said_seq = hello.vector.of(hello.replica);
         self.send(link, Message::Hello(hello));
+        if let Some(session) = self.sessions.get_mut(&link) {
+            session.said_seq = said_seq;
+        }
     }
 
     /// Says Hello anew everywhere: this node is another replica now.
@@ -245,13 +249,17 @@ impl Engine {
     fn said_bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         let target =
             self.sessions.get(&link).and_then(|session| session.dialled.or(session.instance().map(Target::Heard)));
+        let mut said_seq = None;
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
+            said_seq = Some(session.said_seq);
         }
         self.outputs.push_back(Output::Close { link });
         self.unlinked(now, link);
         match reason {
-            Bye::Forked { common } => self.fork(now, common),
+            // A Hello that took long may have been overtaken, by way of others, by what was written since: it is judged
+            // again on the next link.
+            Bye::Forked { common } if said_seq == Some(self.knowledge.seq) => self.fork(now, common),
             Bye::NameTaken | Bye::NotAMember | Bye::Version => {
                 target.into_iter().for_each(|target| self.dialler.rest(now, target, BACKOFF_CAP_MS));
             }

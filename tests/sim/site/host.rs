@@ -205,10 +205,7 @@ impl Site {
         };
         self.tally.count(count);
         self.say(|| format!("n{at}: {event:?}"));
-        let forks = matches!(
-            event,
-            Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::PeerForked { .. } | Said::DeviceCloned
-        );
+        let forks = matches!(event, Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::DeviceCloned);
         if forks && !self.judge.ledger.any_fork() {
             let known = self.hosts.iter().map(|host| {
                 let known = &host.table.knowledge;
