@@ -104,7 +104,8 @@ impl Site {
     /// Adds a host and starts it soon.
     pub fn add(&mut self, table: MemTable, twin: Option<usize>) -> usize {
         let at = self.hosts.len();
-        let visitor = twin.is_none() && self.plan.visitors && at > 1 && self.rng.u8(..4) == 0;
+        let drawn = self.plan.visitors && at > 1 && self.rng.u8(..4) == 0;
+        let visitor = twin.map_or(drawn, |of| self.hosts[of].visitor);
         let (device, name) = match twin {
             Some(of) => (self.hosts[of].device, self.hosts[of].name.clone()),
             None => (device(at), name(at)),
