@@ -17,15 +17,24 @@ use documents::{Pattern, document};
 use floor::{BATCH, Disk, ECHO_CLIENT, ECHO_SERVER, Plain, RoundTrip};
 use site::{Node, Site, written};
 use std::io::{Error, ErrorKind};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use table::{Aim, Table};
 
 /// What a step of the benchmark gives; any error ends the run and is printed.
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Documents of one bulk request.
-const LINES: u64 = 5_000;
+/// Documents of one bulk request, and such requests at once: as `cbddc import` has them.
+const LINES: u64 = 1_000;
+const UNDER_WAY: usize = 4;
 const WRITERS: u64 = 64;
+/// Single puts, and batches, until it is the other's turn.
+const TURN: usize = 50;
+const BATCHES: u64 = 20;
+/// Between two looks of the reader that waits for a document.
+const POLL: Duration = Duration::from_micros(50);
+/// Between two puts whose way to the other node is measured.
+const REST: Duration = Duration::from_millis(20);
 
 /// How much is done.
 struct Plan {
@@ -39,7 +48,8 @@ struct Plan {
 
 const FULL: Plan =
     Plan { rounds: 5, latencies: 300, singles: 1_000, concurrent: 12_800, documents: 100_000, wear: 30_000 };
-const QUICK: Plan = Plan { rounds: 3, latencies: 60, singles: 300, concurrent: 3_200, documents: 20_000, wear: 5_000 };
+const QUICK: Plan =
+    Plan { rounds: 3, latencies: 60, singles: 300, concurrent: 3_200, documents: 20_000, wear: 5_000 };
 
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -110,7 +120,10 @@ fn latency(site: &Site, plan: &Plan) -> Fallible<Table> {
         let (question, value) = (path(&key), document(n));
         puts.push(seconds(|| writer.put(&key, &value))?);
         visible.push(seconds(|| {
-            while reader.get(&question)?.0 != 200 {}
+            while reader.get(&question)?.0 != 200 {
+                // A moment for the node to do what is waited for, where processors are few.
+                sleep(POLL);
+            }
             Ok(())
         })?);
         let (sync, trip) = (disk.sync()?, wire.once()?);
@@ -118,7 +131,7 @@ fn latency(site: &Site, plan: &Plan) -> Fallible<Table> {
         syncs.push(sync);
         trips.push(trip);
         // The pair comes to rest: the next put finds it idle.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        sleep(REST);
     }
     let mut table = Table::new("latency", "from the answer to a put until the other node answers with the document");
     let floor = median(floors);
@@ -137,28 +150,33 @@ fn throughput(site: &Site, plan: &Plan) -> Fallible<Table> {
     let (mut plain_single, mut plain_batched) = (vec![], vec![]);
     let pattern = Pattern::TimeOrdered;
     let mut idle = 0;
+    let documents = pattern.documents(0..plan.documents);
     for round in 0..plan.rounds {
-        let documents = pattern.documents(0..plan.documents);
+        // A few of the one, a few of the other.
         let mut plain = Plain::create(&site.folder.join("plain.db"))?;
-        let took = seconds(|| plain.write(&documents[..plan.singles as usize], 1))?;
-        plain_single.push(plan.singles as f64 / took);
-
-        let node = site.node(0, &format!("throughput-{round}"), None)?;
+        let node = site.node(0, &format!("single-{round}"), None)?;
         idle = node.resident()?.0;
         let mut client = node.client()?;
-        let took =
-            seconds(|| (0..plan.singles as usize).try_for_each(|n| client.put(&documents[n].0, &documents[n].1)))?;
-        single.push(plan.singles as f64 / took);
+        for documents in documents[..plan.singles as usize].chunks(TURN) {
+            let rate = |took: f64| documents.len() as f64 / took;
+            plain_single.push(rate(seconds(|| plain.write(documents, 1))?));
+            single.push(rate(seconds(|| documents.iter().try_for_each(|(key, value)| client.put(key, value)))?));
+        }
         let range = plan.singles..plan.singles + plan.concurrent;
-        let took = seconds(|| writers(&node.socket, WRITERS, pattern, range))?;
+        let took = seconds(|| writers(&node.socket, WRITERS, pattern, &range))?;
         many.push(plan.concurrent as f64 / took);
         drop(node);
 
         let mut plain = Plain::create(&site.folder.join("plain.db"))?;
-        let took = seconds(|| plain.write(&documents, BATCH))?;
-        plain_batched.push(plan.documents as f64 / took);
         let node = site.node(0, &format!("import-{round}"), None)?;
-        bulk.push(plan.documents as f64 / import(&node, pattern, 0..plan.documents)?);
+        let mut from = 0;
+        while from < plan.documents {
+            let to = (from + BATCHES * BATCH as u64).min(plan.documents);
+            let took = seconds(|| plain.write(&documents[from as usize..to as usize], BATCH))?;
+            plain_batched.push((to - from) as f64 / took);
+            bulk.push((to - from) as f64 / import(&node, pattern, from..to)?);
+            from = to;
+        }
     }
     let mut table = Table::new("throughput", "durable; floor: SQLite, two tables a write, by one and by 1000");
     let (single, floor) = (median(single), median(plain_single));
@@ -167,7 +185,10 @@ fn throughput(site: &Site, plan: &Plan) -> Fallible<Table> {
         .add("64 writers at once (floor: the single puts)", "put/s", median(many))
         .floor(single)
         .ratio_aim(Aim::AtLeast(20.0));
-    table.add("bulk import", "doc/s", median(bulk)).floor(median(plain_batched)).ratio_aim(Aim::AtLeast(0.6));
+    table
+        .add("bulk import", "doc/s", median(bulk))
+        .floor(median(plain_batched))
+        .ratio_aim(Aim::AtLeast(0.6));
     table.add("resident memory, idle", "MiB", idle as f64 / 1024.0);
     Ok(table)
 }
@@ -176,8 +197,7 @@ fn throughput(site: &Site, plan: &Plan) -> Fallible<Table> {
 fn import(node: &Node, pattern: Pattern, range: std::ops::Range<u64>) -> Fallible<f64> {
     let starts = range.clone().step_by(LINES as usize);
     let bodies: Vec<Vec<u8>> = starts.map(|from| pattern.lines(from..(from + LINES).min(range.end))).collect();
-    let mut client = node.client()?;
-    seconds(|| bodies.iter().try_for_each(|lines| client.post_lines(lines)))
+    seconds(|| client::import(&node.socket, UNDER_WAY, &bodies))
 }
 
 /// A second node takes everything that the first has.
@@ -211,8 +231,7 @@ fn catch_up(site: &Site, plan: &Plan) -> Fallible<Table> {
 
 /// What goes over the wire and to the disk for each document, by the order of its keys.
 fn bytes(site: &Site, plan: &Plan) -> Fallible<Table> {
-    let mut table =
-        Table::new("bytes", "for each document written; floor: the same by SQLite, or the bytes of its line");
+    let mut table = Table::new("bytes", "for each document written; floor: the same by SQLite, or the bytes of its line");
     let each = |bytes: u64, count: u64| bytes as f64 / count as f64;
     for pattern in Pattern::ALL {
         let lines = pattern.lines(0..plan.wear).len() as u64;

@@ -14,10 +14,10 @@ use super::session::{Incoming, Session};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX};
 use crate::mutants::{Mutant, planted};
-use crate::replica::{Knowledge, Members as Remembered, Precondition, Reply, Request, Retention, Write};
+use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
 use crate::time::{Millis, Reading};
-use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping};
+use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping, StateTag};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
@@ -114,10 +114,14 @@ pub struct Engine {
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// The link that a bootstrap comes from.
     pub(super) bootstrapping: Option<LinkId>,
+    /// The end of it has come; the last part is on its way to the stage.
+    pub(super) staged_whole: Option<Origin>,
+    /// The replica that peers know this node as.
+    pub(super) said_as: ReplicaId,
     pub(super) forking: bool,
     pub(super) fork_after: Millis,
     pub(super) new_device_after: Millis,
-    discovery: Discovery,
+    pub(super) discovery: Discovery,
     next_ticket: u64,
     started_at: Millis,
     rotate_after: Millis,
@@ -143,6 +147,8 @@ impl Engine {
             outputs: VecDeque::new(),
             pending: BTreeMap::new(),
             bootstrapping: None,
+            staged_whole: None,
+            said_as: knowledge.replica,
             forking: false,
             fork_after: 0,
             new_device_after: 0,
@@ -191,6 +197,10 @@ impl Engine {
                 self.settings.keys.truncate(CLUSTER_KEYS_MAX);
             }
             Input::Stop => self.stop(),
+        }
+        if self.knowledge.replica != self.said_as {
+            // A bootstrap or a fork whose outcome storage did not know has happened after all.
+            self.new_life_begun(now);
         }
         self.pass_time(now);
         Ok(())
@@ -462,7 +472,7 @@ impl Engine {
             (Pending::Apply { link, stream, upto, closed }, Ok(Reply::Applied(applied))) => {
                 self.applied(now, link, stream, upto, closed, applied);
             }
-            (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(link, stream, upto),
+            (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(now, link, stream, upto),
             (Pending::Apply { link, .. } | Pending::Stage { link, .. }, _) => self.store_failed(now, link),
             (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
             (Pending::Bootstrap, _) => {
@@ -622,20 +632,23 @@ impl Engine {
                 self.outputs.push_back(Output::Dial { target, addresses: Vec::new() });
             }
         }
-        let Some(key) = self.settings.keys.first() else { return };
-        let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
         let own_order = (self.knowledge.replica, self.settings.instance);
-        let candidates: Vec<(u64, bool)> = (self.discovery.heard.iter())
+        let candidates: Vec<(u64, StateTag)> = (self.discovery.heard.iter())
             .filter(|(instance, heard)| {
-                let linked = self.sessions.values().any(|session| session.instance() == Some(**instance));
                 let first = own_order < (heard.replica, **instance);
                 let patient = first || now.mono >= heard.first + PATIENCE_MS;
-                !linked && patient && self.dialler.may_dial(now, Target::Heard(**instance))
+                let linked = |session: &Session| session.instance() == Some(**instance);
+                patient
+                    && self.dialler.may_dial(now, Target::Heard(**instance))
+                    && !self.sessions.values().any(linked)
             })
-            .map(|(instance, heard)| (*instance, heard.state != own_state))
+            .map(|(instance, heard)| (*instance, heard.state))
             .collect();
-        for (instance, differs) in candidates {
-            if !self.links_free() && !(differs && self.rotate(now, interval)) {
+        let Some(key) = self.settings.keys.first().filter(|_| !candidates.is_empty()) else { return };
+        // A MAC over the whole vector: not for every input, only where there is somebody to dial.
+        let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
+        for (instance, state) in candidates {
+            if !self.links_free() && !(state != own_state && self.rotate(now, interval)) {
                 continue;
             }
             let Some(heard) = self.discovery.heard.get(&instance) else { continue };

@@ -78,8 +78,8 @@ pub(super) enum Incoming {
         closed: bool,
         /// When something last came.
         progress_at: Millis,
-        /// Whether the stage was begun.
-        staged: bool,
+        /// Where its last batch ended, once there was one.
+        upto: Option<LocalSeq>,
     },
 }
 

@@ -77,6 +77,9 @@ impl Knowledge {
         // here says nothing about that row, which nobody here has ever deleted.
         self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
         self.sent = self.seq;
+        // These numbers name other writes in the other history, which nobody has deleted.
+        self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
+        self.gone.set(old, self.gone.of(old).min(shared));
         // The vector claims less than before: streams have passed over rows of the other history that it covered then.
         for (device, mut member) in table.members()? {
             if member.cursor != 0 {
