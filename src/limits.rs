@@ -47,7 +47,7 @@ pub const BATCH_ROWS_MAX: usize = 1024;
 /// Stream positions that one read looks at: a long run of rows that the peer has must not hold the reading thread.
 pub const BATCH_SCAN_MAX: usize = 4096;
 /// Row bytes in flight to one peer without its Confirm.
-pub const WINDOW_BYTES: usize = 512 * 1024;
+pub const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Links open at once; a board may lower it. A ninth member is served by the rotating slot.
 pub const LINKS_MAX: usize = 8;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use std::vec::Vec;
 
 /// What goes into one transaction: bounds the log, the memory, and how long the last of them waits.
-const BATCH: Bounds = Bounds { jobs: 256, bytes: 1024 * 1024 };
+const BATCH: Bounds = Bounds { jobs: 256, bytes: 512 * 1024 };
 /// After a commit that several shared, those who were answered are given this long to come again, so that commits do
 /// not alternate between many requests and few.
 const COME_AGAIN: Duration = Duration::from_micros(200);
