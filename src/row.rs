@@ -8,6 +8,7 @@ use crate::time::{Millis, Stamp};
 use alloc::string::String;
 use alloc::vec::Vec;
 use blake2::digest::{Update, VariableOutput};
+use core::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 /// Where a collection lives. Part of a row's key, so that a local `scratch` here and a replicated one elsewhere are
@@ -83,6 +84,13 @@ impl Row {
     /// Its place in the order of versions of its key.
     pub fn rank(&self) -> Rank {
         (self.stamp, self.dot.origin, self.is_tombstone(), self.hash())
+    }
+    /// Whether it stands above another version of its key: the order of [`Row::rank`], hashed only on a tie.
+    pub fn outranks(&self, other: &Head) -> bool {
+        match (self.stamp, self.dot.origin).cmp(&(other.stamp, other.dot.origin)) {
+            Ordering::Equal => self.rank() > other.rank(),
+            order => order.is_gt(),
+        }
     }
     /// Whether it marks a deletion.
     pub fn is_tombstone(&self) -> bool {

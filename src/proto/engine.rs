@@ -17,7 +17,7 @@ use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
 use crate::time::{Millis, Reading};
-use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping};
+use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping, StateTag};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
@@ -617,20 +617,21 @@ impl Engine {
                 self.outputs.push_back(Output::Dial { target, addresses: Vec::new() });
             }
         }
-        let Some(key) = self.settings.keys.first() else { return };
-        let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
         let own_order = (self.knowledge.replica, self.settings.instance);
-        let candidates: Vec<(u64, bool)> = (self.discovery.heard.iter())
+        let candidates: Vec<(u64, StateTag)> = (self.discovery.heard.iter())
             .filter(|(instance, heard)| {
-                let linked = self.sessions.values().any(|session| session.instance() == Some(**instance));
                 let first = own_order < (heard.replica, **instance);
                 let patient = first || now.mono >= heard.first + PATIENCE_MS;
-                !linked && patient && self.dialler.may_dial(now, Target::Heard(**instance))
+                let linked = |session: &Session| session.instance() == Some(**instance);
+                patient && self.dialler.may_dial(now, Target::Heard(**instance)) && !self.sessions.values().any(linked)
             })
-            .map(|(instance, heard)| (*instance, heard.state != own_state))
+            .map(|(instance, heard)| (*instance, heard.state))
             .collect();
-        for (instance, differs) in candidates {
-            if !self.links_free() && !(differs && self.rotate(now, interval)) {
+        let Some(key) = self.settings.keys.first().filter(|_| !candidates.is_empty()) else { return };
+        // A MAC over the whole vector: not for every input, only where there is somebody to dial.
+        let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
+        for (instance, state) in candidates {
+            if !self.links_free() && !(state != own_state && self.rotate(now, interval)) {
                 continue;
             }
             let Some(heard) = self.discovery.heard.get(&instance) else { continue };

@@ -160,7 +160,7 @@ impl Knowledge {
         let wins = match before {
             None => true,
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
-            Some(head) => row.rank() > head.rank(),
+            Some(head) => row.outranks(&head),
         };
         self.arrived(table, row)?;
         if wins {
