@@ -2,9 +2,12 @@
 
 pub mod json;
 
+use crate::error::Error;
 use crate::id::ReplicaId;
 use crate::time::{Millis, Stamp};
+use serde::de::DeserializeOwned;
 use std::fmt;
+use std::format;
 use std::string::String;
 use std::vec::Vec;
 
@@ -81,6 +84,17 @@ pub struct Document {
     pub version: Version,
     /// The JSON, byte for byte as it was written.
     pub value: Vec<u8>,
+}
+
+impl Document {
+    /// The value as a type of the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where it is not of that type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.value)
+            .map_err(|cause| Error::bad_request(format!("{} is not of that type: {cause}", self.key)))
+    }
 }
 
 /// Which documents of a collection.

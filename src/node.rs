@@ -133,18 +133,26 @@ impl Collection {
     /// # Errors
     /// [`Error::Request`] where it is not JSON or a name is out of bounds, [`Error::Persistence`], [`Error::Timeout`].
     pub async fn put<T: Serialize + ?Sized>(&self, key: &str, document: &T) -> Result<Stored, Error> {
-        let value = serde_json::to_vec(document)
-            .map_err(|cause| Error::bad_request(format!("the document does not become JSON: {cause}")))?;
-        self.write(key, Some(value), None, Condition::Always).await
+        self.put_if(key, document, Condition::Always).await
+    }
+    /// Stores a document if the condition holds of this node's copy, checked in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Collection::put`]; [`Error::Concurrency`] where the condition does not hold.
+    pub async fn put_if<T: Serialize + ?Sized>(
+        &self,
+        key: &str,
+        document: &T,
+        condition: Condition,
+    ) -> Result<Stored, Error> {
+        self.write(key, Some(to_json(document)?), None, condition).await
     }
     /// The document, if there is one.
     ///
     /// # Errors
     /// [`Error::Persistence`], [`Error::DatabaseCorruption`]; [`Error::Request`] where it is not of that type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        let Some(document) = self.get_bytes(key).await? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&document.value);
-        parsed.map(Some).map_err(|cause| Error::bad_request(format!("{key} is not of that type: {cause}")))
+        self.get_bytes(key).await?.map(|document| document.parse()).transpose()
     }
     /// The document's version and bytes, as they were written.
     ///
@@ -186,4 +194,9 @@ impl Collection {
     pub async fn list(&self, query: &Query) -> Result<Page, Error> {
         self.shell.list(&self.name, query).await
     }
+}
+
+fn to_json<T: Serialize + ?Sized>(document: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(document)
+        .map_err(|cause| Error::bad_request(format!("the document does not become JSON: {cause}")))
 }
