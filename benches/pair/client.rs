@@ -47,21 +47,6 @@ impl Client {
         let (status, body) = self.ask(&put(key, value))?;
         stored(status, body)
     }
-    /// Lines of `{"key":…,"value":…}`, as `cbddc import` sends them.
-    pub(crate) fn post_lines(&mut self, lines: &[u8]) -> Fallible<()> {
-        let head = format!(
-            "POST /v1/collections/{COLLECTION}/documents HTTP/1.1\r\nhost: localhost\r\n\
-             content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
-            lines.len()
-        );
-        self.stream.write_all(head.as_bytes())?;
-        let (status, body) = self.ask(lines)?;
-        let body = String::from_utf8_lossy(body);
-        if status == 200 && body.contains("\"failed\":0") {
-            return Ok(());
-        }
-        Err(format!("import answered {status}: {body}").into())
-    }
 }
 
 pub(crate) fn path(key: &str) -> String {
@@ -81,34 +66,69 @@ fn stored(status: u16, body: &[u8]) -> Fallible<()> {
 }
 
 /// Many writers at once on connections of their own, each waiting for its answers; one thread carries them all.
-pub(crate) fn writers(socket: &Path, writers: u64, pattern: Pattern, range: Range<u64>) -> Fallible<()> {
-    let executor = LocalExecutor::new();
+pub(crate) fn writers(socket: &Path, writers: u64, pattern: Pattern, range: &Range<u64>) -> Fallible<()> {
     let share = (range.end - range.start) / writers;
-    let tasks: Vec<_> = (0..writers)
-        .map(|writer| {
-            let from = range.start + writer * share;
-            executor.spawn(async move {
-                let mut stream = AsyncStream::connect(socket).await?;
-                let mut buffer = vec![0; 4096];
-                for n in from..from + share {
-                    stream.write_all(&put(&pattern.key(n), &document(n))).await?;
-                    let mut held = 0;
-                    loop {
-                        let read = stream.read(&mut buffer[held..]).await?;
-                        held += read;
-                        if read == 0 {
-                            return Err("the node closed a writer's connection".into());
-                        }
-                        if let Some(answer) = Answer::whole(&buffer[..held])? {
-                            stored(answer.status, &buffer[answer.body])?;
-                            break;
-                        }
-                    }
-                }
-                Fallible::Ok(())
-            })
-        })
-        .collect();
+    let all = (0..writers).map(|writer| async move {
+        let from = range.start + writer * share;
+        let mut stream = AsyncStream::connect(socket).await?;
+        let mut buffer = vec![0; 4096];
+        for n in from..from + share {
+            let (status, body) = exchange(&mut stream, &put(&pattern.key(n), &document(n)), &mut buffer).await?;
+            stored(status, body)?;
+        }
+        Fallible::Ok(())
+    });
+    together(all)
+}
+
+/// Bulk requests, some under way at once on connections of their own, as `cbddc import` has them.
+pub(crate) fn import(socket: &Path, under_way: usize, bodies: &[Vec<u8>]) -> Fallible<()> {
+    let requests: Vec<Vec<u8>> = bodies.iter().map(|lines| post(lines)).collect();
+    let requests = &requests;
+    let all = (0..under_way).map(|first| async move {
+        let mut stream = AsyncStream::connect(socket).await?;
+        let mut buffer = vec![0; 4096];
+        for request in requests.iter().skip(first).step_by(under_way) {
+            let (status, body) = exchange(&mut stream, request, &mut buffer).await?;
+            let body = String::from_utf8_lossy(body);
+            if status != 200 || !body.contains("\"failed\":0") {
+                return Err(format!("import answered {status}: {body}").into());
+            }
+        }
+        Fallible::Ok(())
+    });
+    together(all)
+}
+
+fn post(lines: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /v1/collections/{COLLECTION}/documents HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+        lines.len()
+    );
+    [head.as_bytes(), lines].concat()
+}
+
+/// Status and body of the answer to one request.
+async fn exchange<'b>(stream: &mut AsyncStream, request: &[u8], buffer: &'b mut [u8]) -> Fallible<(u16, &'b [u8])> {
+    stream.write_all(request).await?;
+    let mut held = 0;
+    loop {
+        let read = stream.read(&mut buffer[held..]).await?;
+        held += read;
+        if read == 0 {
+            return Err("the node closed the connection, or its answer is too long".into());
+        }
+        if let Some(answer) = Answer::whole(&buffer[..held])? {
+            return Ok((answer.status, &buffer[answer.body]));
+        }
+    }
+}
+
+/// Runs them on this thread until all are done.
+fn together<'a>(all: impl Iterator<Item = impl Future<Output = Fallible<()>> + 'a>) -> Fallible<()> {
+    let executor = LocalExecutor::new();
+    let tasks: Vec<_> = all.map(|one| executor.spawn(one)).collect();
     smol::block_on(executor.run(async {
         for task in tasks {
             task.await?;

@@ -85,8 +85,7 @@ impl RoundTrip {
     pub(crate) fn start(site: &Site) -> Fallible<RoundTrip> {
         let this = std::env::current_exe()?;
         let address = SocketAddr::new(site.addresses[0], 0).to_string();
-        let mut server =
-            site.command(0, &this).args([ECHO_SERVER, &address]).stdout(Stdio::piped()).spawn()?;
+        let mut server = site.command(0, &this).args([ECHO_SERVER, &address]).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         let mut client = site
