@@ -261,8 +261,10 @@ fn bytes(site: &Site, plan: &Plan) -> Fallible<Table> {
         let mine = "/proc/self/io";
         let start = written(mine)?;
         plain.write(&documents, BATCH)?;
+        plain.settle()?;
         let batched = written(mine)?;
         plain.write(&documents[..singles], 1)?;
+        plain.settle()?;
         let (batched, alone) = (batched - start, written(mine)? - batched);
         drop(plain);
 
