@@ -65,8 +65,8 @@ impl Node {
         Ok(Node { shell: start::start(executor, config).await? })
     }
     /// Its name.
-    pub fn node_id(&self) -> &NodeId {
-        &self.shell.identity.node_id
+    pub fn node_id(&self) -> NodeId {
+        self.shell.node_id()
     }
     /// Where it accepts links, with the port that was chosen for port 0.
     pub fn link_address(&self) -> SocketAddr {

@@ -10,5 +10,5 @@ mod timestamp;
 
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
 pub use peers::{HeardAddress, PeerReport, PeersReport};
-pub use status::{CacheStatus, ClockStatus, QueueStatus, RecentError, Status, StoreStatus};
+pub use status::{CacheStatus, ClockStatus, LinksStatus, QueueStatus, RecentError, Status, StoreStatus};
 pub use timestamp::Timestamp;

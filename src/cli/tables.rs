@@ -202,6 +202,7 @@ mod tests {
             unconfirmed_changes: 0,
             last_confirmation: None,
             clock_offset_ms: Some(3),
+            round_trip_ms: Some(1),
             last_error: None,
         };
         let heard = HeardAddress { address: "10.0.0.9:5000".to_string(), reason: "another cluster key".to_string() };

@@ -50,8 +50,11 @@ struct Op {
 pub(super) struct Reads {
     cache: RefCell<DocumentCache<Cached>>,
     /// Reads on their way to storage; true once the document has changed since they began.
-    filling: RefCell<HashMap<(String, String), Rc<Cell<bool>>>>,
+    filling: RefCell<HashMap<(String, String), Changed>>,
 }
+
+/// Whether a document has changed since a read of it began.
+type Changed = Rc<Cell<bool>>;
 
 #[derive(Clone, Copy)]
 struct Cached {
@@ -79,10 +82,10 @@ impl Reads {
     fn forget(&self, collection: &str, key: &str) {
         self.cache.borrow_mut().remove(collection, key);
         let filling = self.filling.borrow();
-        if !filling.is_empty() {
-            if let Some(changed) = filling.get(&(collection.to_string(), key.to_string())) {
-                changed.set(true);
-            }
+        // Mostly nobody reads while something is written: the name is only put together where it is needed.
+        let name = || (collection.to_string(), key.to_string());
+        if let Some(changed) = (!filling.is_empty()).then(name).and_then(|name| filling.get(&name)) {
+            changed.set(true);
         }
     }
     fn stored(&self, op: Op, version: Version, alone: bool) {

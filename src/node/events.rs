@@ -1,6 +1,7 @@
 //! What happened, told to the log and to the sync tracker.
 
 use super::shell::Shell;
+use crate::config::default_node_id;
 use crate::log::{critical, debug, error, info, warn};
 use crate::net::{Fault, LinkError};
 use crate::proto::{Event, Input, LinkId, Target};
@@ -16,7 +17,6 @@ impl Shell {
                 info!("peer discovered address={} replica={}", address, replica.to_string());
             }
             Event::Linked { node_id, device, address } => {
-                self.tracker.borrow_mut().succeeded(&address.to_string());
                 info!("peer linked node={} device={} address={}", node_id.as_str(), device.to_string(), address);
             }
             Event::Unlinked { node_id, reason } => {
@@ -25,7 +25,7 @@ impl Shell {
                 info!("peer unlinked node={} reason=\"{}\"", node, reason);
             }
             Event::DialFailed { target, failure } => {
-                debug!("dial failed peer={} reason={:?}", self.target(target), failure);
+                debug!("dial failed target={:?} reason={:?}", target, failure);
             }
             Event::Stranger { address, reason } => {
                 warn!(
@@ -88,8 +88,17 @@ impl Shell {
                 let device = key.device_id();
                 self.identity.device.set(device);
                 *self.identity.device_key.borrow_mut() = key;
-                error!("another device has this device's key, it has a new one device={}", device.to_string());
-                self.feed(Input::NewDevice { device });
+                // A name that nobody configured is made of the key: the old one stays with whoever keeps the old key.
+                let configured = self.config.cluster.node_id.clone();
+                let node_id = configured.or_else(|| default_node_id(&device)).unwrap_or_else(|| self.node_id());
+                self.identity.node_id.replace(node_id.clone());
+                error!(
+                    "another device has this device's key, this one has a new one device={} node={}",
+                    device.to_string(),
+                    node_id.as_str()
+                );
+                self.note("another device had this device's key, this one took a new one", None, "SYNC_ERROR");
+                self.feed(Input::NewDevice { device, node_id });
             }
             Err(cause) => critical!("another device has this device's key and no new one can be written: {}", cause),
         }
@@ -111,10 +120,13 @@ impl Shell {
         }
     }
 
-    pub(super) fn dial_failed(&self, target: Target, error: &LinkError) {
-        let peer = self.target(target);
-        self.tracker.borrow_mut().failed(peer.clone(), error.to_string());
-        self.note(&error.to_string(), Some(&peer), "NETWORK_ERROR");
+    pub(super) fn dial_failed(&self, peer: String, error: &LinkError) {
+        let reason = match std::error::Error::source(error) {
+            Some(cause) => std::format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        self.note(&reason, Some(&peer), "NETWORK_ERROR");
+        self.tracker.borrow_mut().failed(peer, reason);
     }
 
     pub(super) fn link_failed(&self, link: LinkId, address: SocketAddr, error: &LinkError) {
@@ -133,10 +145,11 @@ impl Shell {
         self.tracker.borrow_mut().record_error(now, message, peer, code);
     }
 
-    fn target(&self, target: Target) -> String {
+    /// A target as people know it: what is configured, or the address that was heard.
+    pub(super) fn target(&self, target: Target, addresses: &[SocketAddr]) -> String {
         match target {
             Target::Fixed(index) => self.config.cluster.peers.get(index).cloned().unwrap_or_default(),
-            Target::Heard(instance) => std::format!("{instance:016x}"),
+            Target::Heard(_) => addresses.first().map_or_else(String::new, ToString::to_string),
         }
     }
 }

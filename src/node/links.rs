@@ -12,10 +12,11 @@ use crate::wire::Message;
 use async_channel::{Receiver, Sender, TrySendError};
 use smol::Timer;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::string::ToString;
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -36,7 +37,9 @@ pub(super) struct LinkTable {
     open: RefCell<HashMap<LinkId, Sender<Message>>>,
     running: Cell<usize>,
     next: Cell<u64>,
-    handshakes: Cell<usize>,
+    /// Connections in their handshake, the oldest first; dropping a sender ends that one.
+    handshakes: RefCell<VecDeque<(u64, Sender<()>)>>,
+    next_handshake: Cell<u64>,
     pub(super) refused: Cell<u64>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
@@ -50,6 +53,22 @@ impl LinkTable {
         self.open.borrow_mut().insert(link, sender);
         self.running.set(self.running.get() + 1);
         (link, messages)
+    }
+    /// A place for one more handshake. Where all are taken the oldest gives way: a member needs its place for a few
+    /// milliseconds, so whoever has been there longest is most likely one who says nothing.
+    fn begin_handshake(&self) -> (u64, Receiver<()>) {
+        let number = self.next_handshake.get() + 1;
+        self.next_handshake.set(number);
+        let (place, lost) = async_channel::bounded(1);
+        let mut handshakes = self.handshakes.borrow_mut();
+        if handshakes.len() == HANDSHAKES_MAX {
+            handshakes.pop_front();
+        }
+        handshakes.push_back((number, place));
+        (number, lost)
+    }
+    fn end_handshake(&self, number: u64) {
+        self.handshakes.borrow_mut().retain(|(known, _)| *known != number);
     }
     /// No more messages; those that wait are still written.
     pub(super) fn close(&self, link: LinkId) {
@@ -91,21 +110,25 @@ impl Shell {
                     continue;
                 }
             };
-            if self.links.handshakes.get() >= HANDSHAKES_MAX {
-                // Closed without a word: whoever is a member tries again.
-                self.links.refused.set(self.links.refused.get() + 1);
-                continue;
-            }
-            self.links.handshakes.set(self.links.handshakes.get() + 1);
+            let (number, lost) = self.links.begin_handshake();
             let shell = self.clone();
             self.spawn(async move {
                 let keys = shell.identity.cluster_keys.borrow().clone();
                 let device_key = shell.identity.device_key.borrow().clone();
-                let joined = accept(stream, &keys, &device_key, Patience::default(), &mut entropy).await;
-                shell.links.handshakes.set(shell.links.handshakes.get() - 1);
+                let gave_way = async {
+                    // Nothing is ever sent: an error says that the place was given to another.
+                    let _ = lost.recv().await;
+                    None
+                };
+                let joining =
+                    async { Some(accept(stream, &keys, &device_key, Patience::default(), &mut entropy).await) };
+                let joined = smol::future::or(joining, gave_way).await;
+                shell.links.end_handshake(number);
                 match joined {
-                    Ok(established) => shell.run_link(established, None).await,
-                    Err(error) => shell.stranger_refused(address, &error),
+                    Some(Ok(established)) => shell.run_link(established, None).await,
+                    Some(Err(error)) => shell.stranger_refused(address, &error),
+                    // Closed without a word: whoever is a member tries again.
+                    None => shell.links.refused.set(shell.links.refused.get() + 1),
                 }
             });
         }
@@ -115,6 +138,7 @@ impl Shell {
         let shell = self.clone();
         self.spawn(async move {
             let patience = Patience::default();
+            let peer = shell.target(target, &addresses);
             let resolved = match target {
                 Target::Heard(_) => Ok(addresses),
                 Target::Fixed(index) => match shell.config.cluster.peers.get(index) {
@@ -129,10 +153,13 @@ impl Shell {
                 Err(error) => Err(error),
             };
             match joined {
-                Ok(established) => shell.run_link(established, Some(target)).await,
+                Ok(established) => {
+                    shell.tracker.borrow_mut().succeeded(&peer);
+                    shell.run_link(established, Some(target)).await;
+                }
                 Err(error) => {
                     let failure = failure(&error);
-                    shell.dial_failed(target, &error);
+                    shell.dial_failed(peer, &error);
                     shell.feed(Input::DialFailed { target, failure });
                 }
             }
@@ -142,6 +169,8 @@ impl Shell {
     async fn run_link(self: &Rc<Self>, established: Established, dialled: Option<Target>) {
         let Established { device, peer_addr: address, mut reader, mut writer, .. } = established;
         let (link, messages) = self.links.open();
+        // It has the key now, whatever was held against its address before.
+        self.tracker.borrow_mut().succeeded(&address.ip().to_string());
         self.feed(Input::Linked { link, device, address, dialled });
         let (mut counted_in, mut counted_out) = (0, 0);
         let reading = async {

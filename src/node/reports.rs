@@ -4,9 +4,10 @@ use super::shell::Shell;
 use crate::clock;
 use crate::proto::Verdict;
 use crate::report::{
-    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, PeerReport, PeersReport,
-    QueueStatus, Readiness, Status, StoreStatus, Timestamp,
+    CacheStatus, ClockStatus, HealthEntry, HealthReport, HealthStatus, HeardAddress, LinksStatus, PeerReport,
+    PeersReport, QueueStatus, Readiness, Status, StoreStatus, Timestamp,
 };
+use crate::wire::BeaconError;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::format;
@@ -33,13 +34,18 @@ impl Shell {
         let cache = self.reads.statistics();
         let linked = engine.peers(now).iter().filter(|peer| peer.linked).count() as u64;
         Status {
-            node_id: self.identity.node_id.to_string(),
+            node_id: self.node_id().to_string(),
             replica_id: engine.knowledge().replica.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             online: linked > 0,
             last_sync_time: self.tracker.borrow().last_sync().map(Timestamp),
             active_peers: linked,
             recent_errors: self.tracker.borrow().recent_errors(),
+            links: LinksStatus {
+                refused: self.links.refused.get(),
+                bytes_in: self.links.bytes_in.get(),
+                bytes_out: self.links.bytes_out.get(),
+            },
             queue: QueueStatus::default(),
             cache: CacheStatus {
                 hits: cache.hits,
@@ -79,14 +85,20 @@ impl Shell {
                     unconfirmed_changes: peer.unconfirmed_changes,
                     last_confirmation: peer.last_confirmation.map(Timestamp),
                     clock_offset_ms: peer.clock_offset_ms,
+                    round_trip_ms: peer.round_trip_ms,
                     last_error: None,
                 }
             })
             .collect();
         peers.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-        let strangers = engine.strangers().into_iter().map(|(address, reason, count)| HeardAddress {
-            address: address.to_string(),
-            reason: format!("{reason} ({count} beacons); a member needs the same cluster key file"),
+        let strangers = engine.strangers().into_iter().map(|(address, reason, count)| {
+            let reason = match reason {
+                BeaconError::OtherCluster => {
+                    format!("{reason} ({count} beacons); a member needs the same cluster key file")
+                }
+                BeaconError::Foreign | BeaconError::Forged => format!("{reason} ({count} datagrams)"),
+            };
+            HeardAddress { address: address.to_string(), reason }
         });
         let tracker = self.tracker.borrow();
         let failures = tracker

@@ -34,7 +34,7 @@ const SYNCHRONISED_FRESH_MS: Millis = 1_000;
 
 /// Who this node is.
 pub(super) struct Identity {
-    pub(super) node_id: NodeId,
+    pub(super) node_id: RefCell<NodeId>,
     pub(super) device: Cell<DeviceId>,
     pub(super) device_key: RefCell<DeviceKey>,
     pub(super) cluster_keys: RefCell<Vec<ClusterKey>>,
@@ -134,6 +134,11 @@ impl Shell {
         shell.spawn(shell.clone().pass_time(woken));
         shell.spawn(shell.clone().take_answers(answers));
         shell
+    }
+
+    /// Its name: a configured one stays, one that is made of the device key changes with it.
+    pub(super) fn node_id(&self) -> NodeId {
+        self.identity.node_id.borrow().clone()
     }
 
     /// The readings of this machine's clocks.

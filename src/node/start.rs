@@ -89,7 +89,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     let http = http_listeners(&config).await?;
     let addresses = Addresses { links: links.address(), http: Cell::new(None) };
     let identity = Identity {
-        node_id,
+        node_id: RefCell::new(node_id),
         device: Cell::new(device),
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
@@ -100,7 +100,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     }
     info!(
         "node started node={} device={} links={} beacons={}",
-        shell.identity.node_id.as_str(),
+        shell.node_id().as_str(),
         device.to_string(),
         shell.addresses.links,
         shell.beacons.as_ref().map_or(0, Beacons::port)
@@ -146,7 +146,7 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
         }
     });
     let host = gethostname::gethostname().to_string_lossy().into_owned();
-    let host_names = Vec::from([shell.identity.node_id.to_string(), host]);
+    let host_names = Vec::from([shell.node_id().to_string(), host]);
     let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);

@@ -53,10 +53,18 @@ pub(super) enum Learnt {
     Replay,
 }
 
+/// An address that is not of this cluster.
+struct Stranger {
+    reason: BeaconError,
+    datagrams: u64,
+    /// Reasons that were told already, one bit each: whoever alternates between them must not fill the log.
+    told: u8,
+}
+
 /// The ear and the voice of one node.
 pub(super) struct Discovery {
     pub(super) heard: BTreeMap<u64, Heard>,
-    strangers: BTreeMap<IpAddr, (BeaconError, u64)>,
+    strangers: BTreeMap<IpAddr, Stranger>,
     next_beacon: Millis,
     sent: u32,
 }
@@ -127,6 +135,8 @@ impl Discovery {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.last).map(|(instance, _)| *instance);
             oldest.and_then(|instance| self.heard.remove(&instance));
         }
+        // Whoever speaks from there has the key now; said once for each node, since an address may have several.
+        self.strangers.remove(&from.ip());
         let heard = Heard {
             replica: beacon.replica,
             state: beacon.state,
@@ -141,21 +151,27 @@ impl Discovery {
 
     /// Counts a stranger; true the first time its address is seen with this reason.
     pub(super) fn stranger(&mut self, from: IpAddr, reason: BeaconError) -> bool {
-        if let Some((known, count)) = self.strangers.get_mut(&from) {
-            *count += 1;
-            let news = *known != reason;
-            *known = reason;
+        let bit = match reason {
+            BeaconError::Foreign => 1,
+            BeaconError::OtherCluster => 2,
+            BeaconError::Forged => 4,
+        };
+        if let Some(stranger) = self.strangers.get_mut(&from) {
+            stranger.datagrams += 1;
+            stranger.reason = reason;
+            let news = stranger.told & bit == 0;
+            stranger.told |= bit;
             return news;
         }
         if self.strangers.len() == HEARD_MAX {
             return false;
         }
-        self.strangers.insert(from, (reason, 1));
+        self.strangers.insert(from, Stranger { reason, datagrams: 1, told: bit });
         true
     }
     /// Addresses of strangers, why, and how many datagrams.
     pub(super) fn strangers(&self) -> impl Iterator<Item = (IpAddr, BeaconError, u64)> + '_ {
-        self.strangers.iter().map(|(address, (reason, count))| (*address, *reason, *count))
+        self.strangers.iter().map(|(address, stranger)| (*address, stranger.reason, stranger.datagrams))
     }
 
     /// Forgets who has been silent, and addresses that a node no longer speaks from.

@@ -145,6 +145,8 @@ pub enum Input {
     NewDevice {
         /// Its public half.
         device: DeviceId,
+        /// Its name, which is another one where it is made of the key.
+        node_id: NodeId,
     },
     /// The cluster keys changed.
     NewKeys {

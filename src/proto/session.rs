@@ -32,6 +32,8 @@ pub(super) struct Session {
     pub(super) relayed_upto: u64,
     pub(super) round_trip_ms: Option<Millis>,
     pub(super) goodbye: Option<crate::wire::Bye>,
+    /// The instance of the same device whose link this one took over, since it looked like the time before a restart.
+    pub(super) superseded: Option<u64>,
 }
 
 /// What the other side said.
@@ -76,8 +78,8 @@ pub(super) enum Incoming {
         closed: bool,
         /// When something last came.
         progress_at: Millis,
-        /// Whether the stage was begun.
-        staged: bool,
+        /// Where its last batch ended, once there was one.
+        upto: Option<LocalSeq>,
     },
 }
 
@@ -107,6 +109,7 @@ impl Session {
             relayed_upto: 0,
             round_trip_ms: None,
             goodbye: None,
+            superseded: None,
         }
     }
     pub(super) fn met(&self) -> Option<&Peer> {

@@ -21,6 +21,8 @@ pub struct Incoming {
     pub announced: VersionVector,
     /// [`Mode::Increment`] or [`Mode::Reconcile`].
     pub mode: Mode,
+    /// Where the batch before it in the same stream ended; `None` for a stream's first.
+    pub follows: Option<LocalSeq>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Its stream's position after them.
@@ -49,6 +51,8 @@ pub enum Applied {
     ReceiverBelowFloor,
     /// The sender knows later writes of this replica than this replica does: our disk was rolled back.
     RolledBack,
+    /// The batch before it was not taken, so this one was not either: its closure would cover what is missing.
+    Gap,
     /// Joining would exceed the bound on replicas: nothing was taken.
     TooManyReplicas,
 }
@@ -78,6 +82,12 @@ impl Knowledge {
             return Ok(Applied::RolledBack);
         }
 
+        let member = table.member(&incoming.device)?;
+        let cursor = member.as_ref().filter(|member| member.replica == incoming.replica).map(|member| member.cursor);
+        if incoming.follows > cursor {
+            return Ok(Applied::Gap);
+        }
+
         let mut changed = Vec::new();
         if !planted(Mutant::CursorWithoutRows) || incoming.closure.is_some() {
             for row in incoming.rows {
@@ -89,7 +99,6 @@ impl Knowledge {
                 }
             }
         }
-        let member = table.member(&incoming.device)?;
         if let Some(mut member) = member.filter(|member| member.replica == incoming.replica) {
             member.cursor = member.cursor.max(incoming.upto);
             if let Some(closure) = &incoming.closure {

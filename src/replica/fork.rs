@@ -73,7 +73,13 @@ impl Knowledge {
                 self.put(table, Area::Rows, &Row { dot, ..row }, before)?;
             }
         }
+        // Beyond what is shared a number of the old identity names another row in the other history: that it was replaced
+        // here says nothing about that row, which nobody here has ever deleted.
+        self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
         self.sent = self.seq;
+        // These numbers name other writes in the other history, which nobody has deleted.
+        self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
+        self.gone.set(old, self.gone.of(old).min(shared));
         // The vector claims less than before: streams have passed over rows of the other history that it covered then.
         for (device, mut member) in table.members()? {
             if member.cursor != 0 {

@@ -26,6 +26,9 @@ pub struct PeerReport {
     pub last_confirmation: Option<Timestamp>,
     /// Its clock minus ours, in milliseconds; `null` until measured.
     pub clock_offset_ms: Option<i64>,
+    /// How long its last answer to a ping took, in milliseconds; `null` until a quiet link was pinged.
+    #[serde(default)]
+    pub round_trip_ms: Option<Millis>,
     /// Why the last attempt to link failed, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -68,12 +71,13 @@ mod tests {
             unconfirmed_changes: 3,
             last_confirmation: None,
             clock_offset_ms: Some(-4),
+            round_trip_ms: None,
             last_error: None,
         };
         let json = serde_json::to_string(&PeersReport { peers: vec![peer], heard: vec![] }).unwrap();
         assert_eq!(
             json,
-            r#"{"peers":[{"nodeId":"gateway-02","state":"open","address":null,"confirmed":false,"lagMs":12,"unconfirmedChanges":3,"lastConfirmation":null,"clockOffsetMs":-4}],"heard":[]}"#
+            r#"{"peers":[{"nodeId":"gateway-02","state":"open","address":null,"confirmed":false,"lagMs":12,"unconfirmedChanges":3,"lastConfirmation":null,"clockOffsetMs":-4,"roundTripMs":null}],"heard":[]}"#
         );
     }
 }

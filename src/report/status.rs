@@ -24,6 +24,9 @@ pub struct Status {
     pub active_peers: u64,
     /// The latest errors, oldest first, a bounded number.
     pub recent_errors: Vec<RecentError>,
+    /// Links to peers, and attempts at them.
+    #[serde(default)]
+    pub links: LinksStatus,
     /// The offline queue.
     pub queue: QueueStatus,
     /// The document cache.
@@ -46,6 +49,18 @@ pub struct RecentError {
     pub peer: Option<String>,
     /// What happened.
     pub message: String,
+}
+
+/// Links since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinksStatus {
+    /// Connections that were refused: another cluster key, garbage, or no answer in time.
+    pub refused: u64,
+    /// Bytes received, encryption included.
+    pub bytes_in: u64,
+    /// Bytes sent, encryption included.
+    pub bytes_out: u64,
 }
 
 /// The offline queue: writes accepted while the store refuses them.
@@ -122,7 +137,8 @@ mod tests {
     fn the_names_of_the_fields_are_those_of_the_api() {
         let json = serde_json::to_value(Status::default()).unwrap();
         for name in
-            "nodeId replicaId version online lastSyncTime activePeers recentErrors queue cache store clock".split(' ')
+            "nodeId replicaId version online lastSyncTime activePeers recentErrors links queue cache store clock"
+                .split(' ')
         {
             assert!(json.get(name).is_some(), "{name}");
         }

@@ -149,7 +149,7 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
             let _ = reply.try_send(batch);
         }
         Ask::Statistics(reply) => {
-            let statistics = reading.snapshot(options, |connection| query::statistics(connection));
+            let statistics = reading.snapshot(options, query::statistics);
             let _ = reply.try_send(statistics);
         }
         Ask::Sizes(reply) => {

@@ -1,5 +1,25 @@
-//! Whole processes from outside.
+//! The real binary, on a real disk and a real network: what a person, a program or a stranger can see of it.
+//!
+//! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
+//! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
+//! - `probe`: what the process asks of the kernel, in its order.
+//!
+//! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the world of the node is made of real time")]
+#![allow(unreachable_pub, reason = "this crate has no outside")]
 
+mod client;
+mod lan;
 mod probe;
+mod process;
+mod speaker;
+
+mod alone;
+mod bad_input;
+mod crash;
+mod durability;
+mod pair;
+mod site;
+mod start;
 mod storage;

@@ -78,6 +78,7 @@ impl Script {
                     replica: self.peer,
                     announced,
                     mode,
+                    follows: None,
                     rows,
                     upto: self.cursor,
                     closure,

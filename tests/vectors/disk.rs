@@ -3,7 +3,7 @@
 //! The store adds its own checksum behind them; that is its own format and its own test.
 
 use crate::golden;
-use crate::sample::{MILLIS, device, name, replica, vector};
+use crate::sample::{MILLIS, device, dot, name, replica, vector};
 use cbddc::proto::{MemberRecord, Standing};
 use cbddc::replica::{Knowledge, MemberState};
 use cbddc::row::{Body, Row};
@@ -47,7 +47,7 @@ fn what_a_node_knows_of_itself_has_the_bytes_that_it_always_had() {
         vector: vector(&[(1, 12), (2, 128), (3, 300)]),
         floor: vector(&[(1, 11)]),
         gone: vector(&[(2, 130)]),
-        loose: vec![cbddc::id::Dot { origin: replica(2), seq: 131 }],
+        loose: vec![dot(2, 131), dot(4, 1)],
         tokens: vec![StartToken { token: 1, seq: 0, tail: 0 }, StartToken { token: u64::MAX, seq: 200, tail: 60_000 }],
     };
     both_ways("knowledge-full", "Knowledge with every field set.", &full);

@@ -340,7 +340,7 @@ impl World {
                 if !text.is_empty() || !self.settling {
                     self.say(|| format!("n{sender} -> n{receiver}: {text:?} upto {upto}{closes}"));
                 }
-                let incoming = Incoming { device, replica: life, announced, mode, rows, upto, closure };
+                let incoming = Incoming { device, replica: life, announced, mode, follows: None, rows, upto, closure };
                 let Reply::Applied(applied) = self.run(receiver, Request::Apply(incoming))? else {
                     return Err("reply: not Applied".into());
                 };
@@ -382,6 +382,7 @@ impl World {
                 self.fork(receiver, 0)?;
                 Ok(false)
             }
+            Applied::Gap => Err("gap: every batch was taken".into()),
             Applied::TooManyReplicas => Err("replicas: too many".into()),
         }
     }

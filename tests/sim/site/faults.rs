@@ -1,0 +1,257 @@
+//! What goes wrong at a site, drawn from the seed: which kinds, and when.
+
+use super::{Event, Outcome, Site};
+use cbddc::proto::Client;
+use cbddc::time::Millis;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Crash,
+    Death,
+    Rollback,
+    Clone,
+    Cut,
+    Partition,
+    OneWay,
+    Jump,
+    Untrack,
+    SlowCard,
+    StoreFault,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 11] = [
+        Fault::Crash,
+        Fault::Death,
+        Fault::Rollback,
+        Fault::Clone,
+        Fault::Cut,
+        Fault::Partition,
+        Fault::OneWay,
+        Fault::Jump,
+        Fault::Untrack,
+        Fault::SlowCard,
+        Fault::StoreFault,
+    ];
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::Crash => "crash",
+            Fault::Death => "death",
+            Fault::Rollback => "rollback",
+            Fault::Clone => "clone",
+            Fault::Cut => "cut",
+            Fault::Partition => "partition",
+            Fault::OneWay => "one-way cut",
+            Fault::Jump => "clock jump",
+            Fault::Untrack => "untrack",
+            Fault::SlowCard => "slow card",
+            Fault::StoreFault => "store fault",
+        }
+    }
+}
+
+/// One run's circumstances.
+#[derive(Clone)]
+pub struct Plan {
+    pub nodes: usize,
+    pub operations: usize,
+    pub keys: usize,
+    pub bulk: usize,
+    /// Mean milliseconds between two callers.
+    pub pause: Millis,
+    pub length: Millis,
+    pub faults: Vec<Fault>,
+    pub links_max: usize,
+    pub window_bytes: usize,
+    pub min_age: Millis,
+    pub keep: Millis,
+    pub expiry: bool,
+    pub visitors: bool,
+    pub no_rtc: bool,
+    pub loss: u8,
+    pub doubled: u8,
+    pub delay: Millis,
+    pub thorough: bool,
+}
+
+impl Plan {
+    /// Drawn from the seed. A run with all faults at once shows little, so each is in or out.
+    pub fn of(seed: u64) -> Plan {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let nodes = match rng.u8(..32) {
+            0..22 => rng.usize(3..5),
+            22..30 => rng.usize(5..8),
+            30 => rng.usize(8..13),
+            _ => rng.usize(13..21),
+        };
+        let faults = Fault::ALL.into_iter().filter(|fault| match fault {
+            Fault::Crash | Fault::Cut => rng.bool(),
+            Fault::Rollback | Fault::Clone => rng.u8(..6) == 0,
+            _ => rng.u8(..4) == 0,
+        });
+        let mut plan = Plan {
+            faults: faults.collect(),
+            nodes,
+            operations: 500,
+            keys: rng.usize(2..16),
+            bulk: 24,
+            pause: 70,
+            length: 4_500,
+            links_max: if rng.u8(..4) == 0 { rng.usize(2..4) } else { 8 },
+            window_bytes: if rng.bool() { 64 } else { 64 * 1024 },
+            min_age: if rng.bool() { 0 } else { 1_000 },
+            keep: if rng.u8(..3) == 0 { rng.u64(50..2_000) } else { Millis::MAX },
+            expiry: rng.u8(..4) == 0,
+            visitors: rng.u8(..8) == 0,
+            no_rtc: rng.u8(..5) == 0,
+            loss: if rng.u8(..3) == 0 { rng.u8(1..100) } else { 0 },
+            doubled: if rng.u8(..3) == 0 { 40 } else { 0 },
+            delay: if rng.u8(..4) == 0 { rng.u64(1..60) } else { 0 },
+            thorough: false,
+        };
+        // Small sites can be looked at closely, and their callers write less at once.
+        if plan.nodes <= 4 && rng.u8(..8) == 0 {
+            plan.bulk = 8;
+            plan.pause = 30;
+        }
+        plan
+    }
+}
+
+impl Site {
+    /// A fault strikes; where it cannot, it tries again a little later.
+    pub fn fault(&mut self, fault: Fault) -> Outcome {
+        if self.settling {
+            return Ok(());
+        }
+        if self.strike(fault)? {
+            self.tally.count(fault.name());
+        } else {
+            self.after(40, Event::Fault(fault));
+        }
+        Ok(())
+    }
+    fn strike(&mut self, fault: Fault) -> Result<bool, String> {
+        let up: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].engine.is_some()).collect();
+        let Some(at) = self.rng.choice(&up).copied() else { return Ok(false) };
+        let others: Vec<usize> = up.iter().copied().filter(|other| *other != at).collect();
+        let Some(other) = self.rng.choice(&others).copied() else { return Ok(false) };
+        let pause = self.rng.u64(100..1_500);
+        match fault {
+            Fault::Crash => self.crash(at)?,
+            Fault::Death => {
+                if self.hosts.iter().filter(|host| !host.dead).count() <= 2 {
+                    return Ok(true);
+                }
+                self.say(|| format!("n{at} dies"));
+                self.stop(at);
+                self.hosts[at].dead = true;
+                self.lost(at);
+            }
+            Fault::Rollback => {
+                let Some(disk) = self.hosts[at].disk_before.take() else {
+                    self.hosts[at].disk_before = Some(self.hosts[at].table.clone());
+                    let saved = self.hosts.iter().position(|host| host.disk_before.is_some());
+                    let Some(saved) = saved.filter(|saved| *saved != at) else { return Ok(true) };
+                    return self.roll_back(saved).map(|()| true);
+                };
+                self.hosts[at].disk_before = Some(disk);
+                self.roll_back(at)?;
+            }
+            Fault::Clone => {
+                if self.hosts.len() > 20 || self.judge.ledger.any_fork() && self.rng.bool() {
+                    return Ok(true);
+                }
+                let disk = self.hosts[at].table.clone();
+                self.judge.ledger.note_second_life(&disk);
+                self.say(|| format!("n{at} is cloned"));
+                let fresh = self.add(disk, Some(at));
+                let disk = self.hosts[fresh].table.clone();
+                self.judge.new_disk(fresh, &disk);
+            }
+            Fault::Cut => {
+                let links: Vec<u64> = self.links.keys().copied().collect();
+                let Some(link) = self.rng.choice(links) else { return Ok(false) };
+                self.break_link(link);
+                if self.rng.u8(..4) > 0 {
+                    self.after(pause / 2, Event::Fault(fault));
+                }
+            }
+            Fault::Partition => {
+                for host in 0..self.hosts.len() {
+                    for far in 0..self.hosts.len() {
+                        if host != far && (host + at) % 2 != (far + at) % 2 {
+                            self.air.blocked.insert((host, far));
+                        }
+                    }
+                }
+                self.say(|| "the site is split into even and odd".into());
+                self.after(pause, Event::Heal(fault, 0, 0));
+            }
+            Fault::OneWay => {
+                self.air.blocked.insert((at, other));
+                self.say(|| format!("nothing gets from n{at} to n{other}"));
+                self.after(pause, Event::Heal(fault, at, other));
+            }
+            Fault::Jump => {
+                let far = 40 * 365 * 86_400_000;
+                let offset = match self.rng.u8(..5) {
+                    0 => far,
+                    1 => -far,
+                    2 => 0,
+                    _ => self.rng.i64(-5_000..5_000),
+                };
+                let host = &mut self.hosts[at];
+                (host.wall_offset, host.synchronised) = (offset, self.rng.bool());
+                self.liars |= host.synchronised && offset != 0;
+                self.say(|| format!("n{at}: clock {offset:+}"));
+            }
+            Fault::Untrack => {
+                let device = self.hosts[other].device;
+                self.say(|| format!("n{at} untracks n{other}"));
+                self.ask(at, Client::Untrack(device))?;
+            }
+            Fault::SlowCard => self.hosts[at].slow_until = self.time + pause,
+            Fault::StoreFault => self.hosts[at].faulty_until = self.time + pause / 4,
+        }
+        Ok(true)
+    }
+    pub fn heal(&mut self, fault: Fault, a: usize, b: usize) {
+        match fault {
+            Fault::OneWay => {
+                self.air.blocked.remove(&(a, b));
+            }
+            _ => self.air.blocked.clear(),
+        }
+    }
+    pub fn crash(&mut self, at: usize) -> Outcome {
+        self.say(|| format!("n{at} loses its power"));
+        self.stop(at);
+        let pause = self.rng.u64(10..1_000);
+        let epoch = self.hosts[at].epoch;
+        self.after(pause, Event::Start { host: at, epoch });
+        Ok(())
+    }
+    /// The card of a host is as it was before.
+    pub fn roll_back(&mut self, at: usize) -> Outcome {
+        let Some(disk) = self.hosts[at].disk_before.take() else { return Ok(()) };
+        self.say(|| format!("n{at} is rolled back"));
+        self.stop(at);
+        self.judge.ledger.note_second_life(&disk);
+        self.judge.new_disk(at, &disk);
+        let (replica, seq) = (disk.knowledge.replica, disk.knowledge.seq);
+        let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
+        if others.any(|(_, host)| host.table.knowledge.vector.of(replica) > seq) {
+            self.must_change.push((at, replica));
+        }
+        self.hosts[at].table = disk;
+        self.lost(at);
+        let epoch = self.hosts[at].epoch;
+        self.after(200, Event::Start { host: at, epoch });
+        Ok(())
+    }
+    fn lost(&mut self, at: usize) {
+        let alive = self.hosts.iter().filter(|host| !host.dead).map(|host| &host.table);
+        self.judge.ledger.excuse(at, alive);
+    }
+}

@@ -1,0 +1,120 @@
+//! Faults stop; the site must become quiet, the same everywhere, and must have kept its promises.
+
+use super::faults::Fault;
+use super::{Event, Outcome, START, Site};
+use crate::ledger::show;
+use cbddc::row::{Row, Scope};
+use cbddc::time::Millis;
+use std::rc::Rc;
+
+/// A site whose faults have stopped is quiet after this at the latest.
+const QUIET_AFTER: Millis = 180_000;
+
+impl Site {
+    pub fn settle(&mut self) -> Outcome {
+        self.settling = true;
+        self.say(|| "faults stop".into());
+        self.air.blocked.clear();
+        (self.air.loss, self.air.doubled, self.air.delay) = (0, 0, 0);
+        // Somebody knows the time.
+        let first = self.hosts.iter().position(|host| !host.dead);
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            (host.slow_until, host.faulty_until) = (0, 0);
+            let keeps_none = self.plan.no_rtc && Some(at) != first;
+            if !(keeps_none && !host.synchronised && host.wall_offset < -86_400_000) {
+                (host.wall_offset, host.synchronised) = (0, true);
+            }
+            if host.engine.is_none() {
+                let epoch = host.epoch;
+                self.after(10, Event::Start { host: at, epoch });
+            }
+        }
+        let until = self.time + QUIET_AFTER;
+        let (mut quiet, mut step) = (0, 200);
+        while self.time < until {
+            let next = self.time + step;
+            self.run_until(next)?;
+            step = (step + step / 4).min(2_000);
+            quiet = if self.is_quiet() { quiet + 1 } else { 0 };
+            if quiet == 2 {
+                return self.final_verdict();
+            }
+        }
+        // A row that no vector will ever cover keeps the digests from being compared: two histories that nothing but the
+        // digests can tell apart then stay apart.
+        let mut tables = self.hosts.iter().filter(|host| !host.dead).map(|host| host.table.clone());
+        if self.judge.ledger.any_fork() && tables.any(|mut t| t.knowledge.clone().is_clean(&mut t) != Ok(true)) {
+            self.tally.count("split behind an orphan");
+            return Ok(());
+        }
+        let mut state = Vec::new();
+        for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
+            state.push(format!("n{at}: up {} idle {}", host.engine.is_some(), host.is_idle()));
+        }
+        for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
+            let rows: Vec<String> = host.table.rows.rows.values().map(|(row, _)| show(row)).collect();
+            let known = &host.table.knowledge;
+            let links = self.links.values().filter(|link| link.ends.contains(&at)).count();
+            state.push(format!(
+                "n{at}: {} {:?} floor {:?} links {links}: {rows:?}",
+                known.replica, known.vector, known.floor
+            ));
+        }
+        state.into_iter().for_each(|text| self.say(|| text));
+        Err("convergence: not quiet in three minutes".into())
+    }
+    fn is_quiet(&self) -> bool {
+        let mut alive = self.hosts.iter().filter(|host| !host.dead);
+        let Some(first) = alive.next() else { return true };
+        let docs = |host: &super::Host| -> Vec<Rc<Row>> {
+            let shared = host.table.rows.keys.iter().filter(|(key, _)| key.scope != Scope::Local);
+            let rows = shared.map(|(_, at)| host.table.rows.rows[at].0.clone());
+            rows.filter(|row| !row.is_tombstone()).collect()
+        };
+        let settled = |host: &super::Host| host.engine.is_some() && host.is_idle();
+        let now = START + self.time;
+        let mut expected = None;
+        let same = |host: &super::Host| {
+            let (known, of_first) = (&host.table.knowledge, &first.table.knowledge);
+            settled(host) && known.vector == of_first.vector && known.digest == of_first.digest
+        };
+        settled(first)
+            && alive.all(|host| same(host) && docs(host) == *expected.get_or_insert_with(|| docs(first)))
+            && !docs(first).iter().any(|row| row.is_expired(now))
+    }
+    fn final_verdict(&mut self) -> Outcome {
+        let alive: Vec<usize> = (0..self.hosts.len()).filter(|at| !self.hosts[*at].dead).collect();
+        for at in &alive {
+            let host = &self.hosts[*at];
+            self.judge.check_disk(*at, &host.table)?;
+            self.judge.ledger.sentence(&host.table).map_err(|why| format!("sentence: n{at}: {why}"))?;
+            if host.table.knowledge.digest != host.table.digest() {
+                return Err(format!("digest: n{at}: the kept sum is not the sum of its rows"));
+            }
+            let tracked = |visitor: &super::Host| {
+                let seen = host.table.members.get(&visitor.device);
+                visitor.visitor && seen.is_some_and(|member| member.tracked)
+            };
+            if self.hosts.iter().any(tracked) {
+                return Err(format!("visitor: n{at} tracks one"));
+            }
+            if let Some(engine) = &host.engine {
+                let reading = engine.reading(host.now(self.time));
+                let wrong = reading.millis.abs_diff(START + self.time);
+                if reading.believed && wrong > 10_000 && !self.liars {
+                    return Err(format!("clock: n{at} believes a clock that is {wrong} ms wrong"));
+                }
+            }
+        }
+        for (at, replica) in &self.must_change {
+            // A twin may have been taken for it, and a new device key hides what its old one had said.
+            let cloned = self.plan.faults.contains(&Fault::Clone);
+            if !cloned && alive.contains(at) && alive.len() > 1 && self.hosts[*at].table.knowledge.replica == *replica {
+                return Err(format!("fork: n{at} was rolled back and is still the same replica"));
+            }
+        }
+        let tables = alive.iter().map(|at| &self.hosts[*at].table);
+        self.judge.ledger.verdict(&self.hosts[alive[0]].table, tables)
+    }
+}
