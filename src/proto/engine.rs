@@ -647,7 +647,7 @@ impl Engine {
         // A MAC over the whole vector: not for every input, only where there is somebody to dial.
         let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
         for (instance, state) in candidates {
-            if !self.links_free() && !(state != own_state && self.rotate(now, interval)) {
+            if !self.links_free() && (state == own_state || !self.rotate(now, interval)) {
                 continue;
             }
             let Some(heard) = self.discovery.heard.get(&instance) else { continue };

@@ -78,6 +78,7 @@ impl Script {
                     replica: self.peer,
                     announced,
                     mode,
+                    asked_as: knowledge.replica,
                     follows: None,
                     rows,
                     upto: self.cursor,
