@@ -65,8 +65,8 @@ pub struct Site {
     work: usize,
     /// A synchronised clock was wrong in this run.
     pub liars: bool,
-    /// Who must take a new identity before the end: it was rolled back behind what others know.
-    pub must_change: Vec<(usize, cbddc::id::ReplicaId)>,
+    /// Who must take a new identity before the end: it was rolled back behind what these know.
+    pub must_change: Vec<(usize, cbddc::id::ReplicaId, Vec<usize>)>,
     pub operations: u64,
 }
 
@@ -95,7 +95,7 @@ impl Site {
             operations: 0,
             plan,
         };
-        for at in 0..site.plan.nodes {
+        for _ in 0..site.plan.nodes {
             let table = MemTable::new(site.rng.u64(..));
             site.add(table, None);
         }

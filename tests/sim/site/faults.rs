@@ -240,9 +240,11 @@ impl Site {
         self.judge.ledger.note_second_life(&disk);
         self.judge.new_disk(at, &disk);
         let (replica, seq) = (disk.knowledge.replica, disk.knowledge.seq);
-        let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
-        if others.any(|(_, host)| host.table.knowledge.vector.of(replica) > seq) {
-            self.must_change.push((at, replica));
+        let others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
+        let knows = |(_, host): &(usize, &super::Host)| host.table.knowledge.vector.of(replica) > seq;
+        let witnesses: Vec<usize> = others.filter(knows).map(|(other, _)| other).collect();
+        if !witnesses.is_empty() {
+            self.must_change.push((at, replica, witnesses));
         }
         self.hosts[at].table = disk;
         self.lost(at);
