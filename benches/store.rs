@@ -171,7 +171,8 @@ async fn replicate(from: &Store, to: &Store) {
         let Batch::Rows { rows, upto, closure, knowledge, .. } = from.read(stream).await.unwrap() else { return };
         let done = closure.is_some();
         let (device, announced) = (DeviceId([1; 32]), knowledge.vector);
-        let incoming = Incoming { device, replica, announced, mode: Mode::Increment, follows: None, rows, upto, closure };
+        let incoming =
+            Incoming { device, replica, announced, mode: Mode::Increment, follows: None, rows, upto, closure };
         let answer = to.submit(NOW, Request::Apply(incoming));
         if let Some(last) = last.replace(answer) {
             last.await.unwrap();

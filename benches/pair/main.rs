@@ -48,8 +48,7 @@ struct Plan {
 
 const FULL: Plan =
     Plan { rounds: 5, latencies: 300, singles: 1_000, concurrent: 12_800, documents: 100_000, wear: 30_000 };
-const QUICK: Plan =
-    Plan { rounds: 3, latencies: 60, singles: 300, concurrent: 3_200, documents: 20_000, wear: 5_000 };
+const QUICK: Plan = Plan { rounds: 3, latencies: 60, singles: 300, concurrent: 3_200, documents: 20_000, wear: 5_000 };
 
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -185,10 +184,7 @@ fn throughput(site: &Site, plan: &Plan) -> Fallible<Table> {
         .add("64 writers at once (floor: the single puts)", "put/s", median(many))
         .floor(single)
         .ratio_aim(Aim::AtLeast(20.0));
-    table
-        .add("bulk import", "doc/s", median(bulk))
-        .floor(median(plain_batched))
-        .ratio_aim(Aim::AtLeast(0.6));
+    table.add("bulk import", "doc/s", median(bulk)).floor(median(plain_batched)).ratio_aim(Aim::AtLeast(0.6));
     table.add("resident memory, idle", "MiB", idle as f64 / 1024.0);
     Ok(table)
 }
@@ -231,7 +227,8 @@ fn catch_up(site: &Site, plan: &Plan) -> Fallible<Table> {
 
 /// What goes over the wire and to the disk for each document, by the order of its keys.
 fn bytes(site: &Site, plan: &Plan) -> Fallible<Table> {
-    let mut table = Table::new("bytes", "for each document written; floor: the same by SQLite, or the bytes of its line");
+    let mut table =
+        Table::new("bytes", "for each document written; floor: the same by SQLite, or the bytes of its line");
     let each = |bytes: u64, count: u64| bytes as f64 / count as f64;
     for pattern in Pattern::ALL {
         let lines = pattern.lines(0..plan.wear).len() as u64;

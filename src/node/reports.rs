@@ -178,7 +178,9 @@ impl Shell {
                     (_, Some(refusal)) => (HealthStatus::Unhealthy, refusal),
                     (_, None) if short => {
                         let free = store.free_bytes / 1024 / 1024;
-                        let text = format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
+                        let text = format!(
+                            "{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused"
+                        );
                         (HealthStatus::Unhealthy, text)
                     }
                     (0, None) => (HealthStatus::Healthy, "the database answers".to_string()),

@@ -641,9 +641,7 @@ impl Engine {
                 let first = own_order < (heard.replica, **instance);
                 let patient = first || now.mono >= heard.first + PATIENCE_MS;
                 let linked = |session: &Session| session.instance() == Some(**instance);
-                patient
-                    && self.dialler.may_dial(now, Target::Heard(**instance))
-                    && !self.sessions.values().any(linked)
+                patient && self.dialler.may_dial(now, Target::Heard(**instance)) && !self.sessions.values().any(linked)
             })
             .map(|(instance, heard)| (*instance, heard.state))
             .collect();

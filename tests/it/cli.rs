@@ -22,7 +22,10 @@ fn documents_are_stored_read_listed_and_deleted() {
     node.says(&["put", "users", "alice", "{\"name\": \"Alice\"}"]);
     assert_eq!(text(&node.says(&["get", "users", "alice"])), "{\"name\": \"Alice\"}\n");
     node.says(&["put", "users", "bob", "-7"]);
-    assert_eq!(text(&node.says(&["export", "users"])), "{\"key\":\"alice\",\"value\":{\"name\": \"Alice\"}}\n{\"key\":\"bob\",\"value\":-7}\n");
+    assert_eq!(
+        text(&node.says(&["export", "users"])),
+        "{\"key\":\"alice\",\"value\":{\"name\": \"Alice\"}}\n{\"key\":\"bob\",\"value\":-7}\n"
+    );
     let listed = text(&node.says(&["list", "users", "--prefix", "b"]));
     assert!(listed.contains("bob") && !listed.contains("alice"), "{listed}");
     node.says(&["delete", "users", "alice"]);
@@ -55,7 +58,9 @@ fn an_import_says_how_many_lines_were_stored_and_which_were_not() {
     node.says(&["import", "copy", "airports.ndjson"]);
     assert_eq!(node.says(&["export", "copy"]), exported);
     let too_large = "x".repeat(300_000);
-    let lines = format!("{{\"key\":\"a\",\"value\":1}}\nnonsense\n{{\"key\":\"b\",\"value\":\"{too_large}\"}}\n\n{{\"key\":\"c\",\"value\":2}}\n");
+    let lines = format!(
+        "{{\"key\":\"a\",\"value\":1}}\nnonsense\n{{\"key\":\"b\",\"value\":\"{too_large}\"}}\n\n{{\"key\":\"c\",\"value\":2}}\n"
+    );
     fs::write(node.path("partly.ndjson"), lines).unwrap();
     let output = node.cli(&["import", "partly", "partly.ndjson"]);
     assert_eq!(output.status.code(), Some(1));
