@@ -52,6 +52,10 @@ impl Plain {
     pub(crate) fn write(&mut self, documents: &[(String, String)], batch: usize) -> Fallible<()> {
         documents.chunks(batch).try_for_each(|documents| self.transaction(documents))
     }
+    /// Copies the log back, as a node does when it comes to rest.
+    pub(crate) fn settle(&mut self) -> Fallible<()> {
+        Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    }
     fn transaction(&mut self, documents: &[(String, String)]) -> Fallible<()> {
         let transaction = self.connection.transaction()?;
         for (key, value) in documents {

@@ -58,7 +58,7 @@ impl Table {
             json!({ "name": line.name, "value": line.value, "unit": line.unit, "floor": line.floor,
                     "ratio": line.ratio(), "met": line.met() })
         };
-        json!({ "table": self.title, "lines": self.lines.iter().map(line).collect::<Vec<_>>() })
+        json!({ "name": self.title, "lines": self.lines.iter().map(line).collect::<Vec<_>>() })
     }
 }
 

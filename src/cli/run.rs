@@ -35,7 +35,7 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
     let signals = Signals::new([Signal::Int, Signal::Term]);
     let mut signals =
         signals.map_err(|cause| Error::network("signals cannot be received", Some(Box::from(cause) as _)))?;
-    let node = match Node::start(executor, config).await {
+    let node = match Node::start(executor.clone(), config).await {
         Ok(node) => node,
         Err(error) => {
             if !matches!(error, Error::Configuration { .. } | Error::Network { .. }) {
@@ -44,8 +44,13 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
             return Err(error);
         }
     };
-    // A stream of signals does not end; an error on it is as good a reason to stop as a signal.
-    let _ = signals.next().await;
+    // A stream of signals does not end; an error on it is as good a reason to stop as a signal. It waits in a task of
+    // its own: polled with every turn of the executor, it would ask the kernel each time.
+    let told = executor.spawn(async move {
+        let _ = signals.next().await;
+        signals
+    });
+    let mut signals = told.await;
     info!("stopping, a second signal ends the process at once");
     let again = async {
         let told_at = clock::monotonic_ms();

@@ -12,7 +12,7 @@ use super::links::{Dialler, PATIENCE_MS};
 use super::members::{MemberRecord, Members, Standing};
 use super::session::{Incoming, Session};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX};
+use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
@@ -579,6 +579,7 @@ impl Engine {
                 confirmed_by_all: self.members.confirmed_by_all(),
                 min_age: self.settings.tombstone_min_age,
                 keep: self.settings.tombstone_keep,
+                tombstones_max: TOMBSTONES_MAX,
                 upto: served.unwrap_or(LocalSeq::MAX),
                 after: self.maintain_position,
                 slice: MAINTAIN_SLICE,
@@ -649,7 +650,7 @@ impl Engine {
         // A MAC over the whole vector: not for every input, only where there is somebody to dial.
         let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
         for (instance, state) in candidates {
-            if !self.links_free() && !(state != own_state && self.rotate(now, interval)) {
+            if !self.links_free() && (state == own_state || !self.rotate(now, interval)) {
                 continue;
             }
             let Some(heard) = self.discovery.heard.get(&instance) else { continue };

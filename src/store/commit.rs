@@ -152,7 +152,8 @@ impl Session<'_> {
                 connection.prepare_cached("SAVEPOINT one").and_then(|mut s| s.execute([])).map_err(undone)?;
             }
             let mark = self.state.mark();
-            match replica::execute(&mut SqlTable::new(connection, self.state), job.now, job.request.clone()) {
+            let done = replica::execute(&mut SqlTable::new(connection, self.state), job.now, job.request.clone());
+            match done {
                 Ok(answer) => outcomes.push(Ok(answer)),
                 // SQLite has rolled everything back by itself, or must not be used any more, or this one alone cannot
                 // be undone.
@@ -197,9 +198,8 @@ impl Session<'_> {
             *answer = Some(Err(refused));
             return Ok(());
         }
-        let mut table = SqlTable::new(self.connection, self.state);
-        let done = replica::execute(&mut table, now, request).map_err(Ended::Undone)?;
-        *answer = Some(Ok(done));
+        let done = replica::execute(&mut SqlTable::new(self.connection, self.state), now, request);
+        *answer = Some(Ok(done.map_err(Ended::Undone)?));
         self.finish(open)
     }
 

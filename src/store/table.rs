@@ -10,7 +10,7 @@ use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::replica::{Area, Knowledge, MemberState, Members, Table, Want};
 use crate::row::{Head, Row, RowKey, Scope};
 use crate::time::{Millis, Stamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use std::vec::Vec;
 
 /// What stands beside the rows, decoded.
@@ -83,17 +83,36 @@ pub(super) struct SqlTable<'a> {
     state: &'a mut State,
     /// The head that was last looked up: a write asks twice, for its condition and for what it replaces.
     last: Option<(Area, RowKey, Option<Head>)>,
+    /// The two statements that every row of a batch needs, for each table of rows, kept out of the cache meanwhile.
+    head: [Option<CachedStatement<'a>>; 2],
+    insert: [Option<CachedStatement<'a>>; 2],
+}
+
+/// The statement of a slot, prepared when first asked for.
+fn prepared<'s, 'a>(
+    slot: &'s mut Option<CachedStatement<'a>>,
+    connection: &'a Connection,
+    statement: &str,
+) -> Result<&'s mut CachedStatement<'a>, Failure> {
+    Ok(match slot {
+        Some(statement) => statement,
+        None => slot.insert(connection.prepare_cached(statement)?),
+    })
 }
 
 impl<'a> SqlTable<'a> {
     pub(super) fn new(connection: &'a Connection, state: &'a mut State) -> SqlTable<'a> {
-        SqlTable { connection, state, last: None }
+        SqlTable { connection, state, last: None, head: [None, None], insert: [None, None] }
+    }
+    /// Which of the two tables of rows.
+    fn place(&self, area: Area) -> usize {
+        match area {
+            Area::Rows => self.state.area,
+            Area::Stage => 1 - self.state.area,
+        }
     }
     fn statements(&self, area: Area) -> &'static Statements {
-        match area {
-            Area::Rows => &ROW[self.state.area],
-            Area::Stage => &ROW[1 - self.state.area],
-        }
+        &ROW[self.place(area)]
     }
     /// Rows of a statement whose columns are a head, then collection, key and value.
     fn rows<P: rusqlite::Params>(&self, statement: &str, params: P) -> Result<Vec<(LocalSeq, Row)>, Failure> {
@@ -127,7 +146,8 @@ impl Table for SqlTable<'_> {
         {
             return Ok(*head);
         }
-        let mut statement = self.connection.prepare_cached(self.statements(area).head)?;
+        let place = self.place(area);
+        let statement = prepared(&mut self.head[place], self.connection, ROW[place].head)?;
         let name = params![codec::scope(key.scope), key.collection, key.key];
         let head = statement.query_row(name, codec::head).optional()?;
         self.last = Some((area, key.clone(), head));
@@ -138,7 +158,8 @@ impl Table for SqlTable<'_> {
         if let Some(replaced) = replaces {
             self.remove(area, replaced)?;
         }
-        let mut statement = self.connection.prepare_cached(self.statements(area).insert)?;
+        let place = self.place(area);
+        let statement = prepared(&mut self.insert[place], self.connection, ROW[place].insert)?;
         statement.execute(params![
             position(head.local_seq),
             bits(head.stamp.to_bits()),

@@ -19,7 +19,7 @@ use std::format;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
@@ -59,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `shutdown` is ready, then lets the requests under way end within their bound. Dropping it ends all
 /// connections at once.
 pub(crate) async fn serve<S: Service>(
-    mut listener: Listener,
+    listener: Listener,
     service: Rc<S>,
     options: HttpOptions,
     shutdown: impl Future<Output = ()>,
@@ -74,9 +74,12 @@ pub(crate) async fn serve<S: Service>(
         turns: Rc::default(),
         shared: Rc::new(Shared { service, budget: Budget::new(options.body_bytes_max), options }),
     });
+    // A task of its own: polled with every turn of the executor, it would ask the socket each time.
+    let accepting = door.executor.spawn(accept_forever(Rc::downgrade(&door), door.shared.clone(), listener));
     let life = async {
-        smol::future::or(shutdown, door.accept_forever(&mut listener)).await;
-        drop(listener);
+        shutdown.await;
+        // Closes the listener too.
+        accepting.cancel().await;
         drop(stop);
         let bound = Timer::after(door.shared.options.shutdown_timeout);
         smol::future::or(door.all_closed(), async {
@@ -101,24 +104,25 @@ struct Door<S> {
     shared: Rc<Shared<S>>,
 }
 
-impl<S: Service> Door<S> {
-    async fn accept_forever(self: &Rc<Self>, listener: &mut Listener) {
-        let counters = &self.shared.options.counters;
-        loop {
-            match listener.accept().await {
-                Ok(stream) => {
-                    count(&counters.connections);
-                    self.admit(stream);
-                }
-                Err(error) if is_of_one_connection(&error) => count(&counters.accept_errors),
-                Err(_) => {
-                    count(&counters.accept_errors);
-                    Timer::after(ACCEPT_PAUSE).await;
-                }
+async fn accept_forever<S: Service>(door: Weak<Door<S>>, shared: Rc<Shared<S>>, mut listener: Listener) {
+    let counters = &shared.options.counters;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                count(&counters.connections);
+                let Some(door) = door.upgrade() else { return };
+                door.admit(stream);
+            }
+            Err(error) if is_of_one_connection(&error) => count(&counters.accept_errors),
+            Err(_) => {
+                count(&counters.accept_errors);
+                Timer::after(ACCEPT_PAUSE).await;
             }
         }
     }
+}
 
+impl<S: Service> Door<S> {
     fn admit(self: &Rc<Self>, stream: Stream) {
         let full = self.open.borrow().len() >= self.shared.options.connections_max;
         if full && !self.evict_one() {
