@@ -325,6 +325,13 @@ impl Engine {
         links.into_iter().for_each(|link| self.evaluate(now, link));
     }
 
+    /// A peer that was a newcomer here may cover our floor by now, without a bootstrap: with what was on its way to it.
+    fn reconsider(&mut self, now: Now, link: LinkId) {
+        if self.sessions.get(&link).is_some_and(|session| session.incoming == Incoming::Idle) {
+            self.evaluate(now, link);
+        }
+    }
+
     /// Decides whether to take the peer's rows, and how.
     fn evaluate(&mut self, now: Now, link: LinkId) {
         if self.bootstrapping.is_some() || self.forking {
@@ -419,6 +426,7 @@ impl Engine {
         if let Some(peer) = &mut session.peer {
             peer.announced.join(&pull.vector);
         }
+        self.reconsider(now, link);
         self.pump(now, link);
     }
 
@@ -572,6 +580,7 @@ impl Engine {
                 self.members.confirm(&relayed.device, relayed.replica, &relayed.vector, wall);
             }
         }
+        self.reconsider(now, link);
         self.pump(now, link);
     }
 

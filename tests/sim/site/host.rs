@@ -66,8 +66,10 @@ impl Host {
             synchronised: self.synchronised,
         }
     }
+    /// Nothing waits that could still change documents. Maintenance never ends and may meet every look.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        let tidies = |request: &Request| matches!(request, Request::Maintain(_) | Request::Confirmed { .. });
+        self.queue.iter().all(|(_, _, request)| tidies(request))
     }
 }
 
