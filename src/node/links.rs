@@ -94,8 +94,8 @@ fn entropy(bytes: &mut [u8]) {
 
 impl Shell {
     pub(super) fn send(self: &Rc<Self>, link: LinkId, message: Message) {
-        let sent = self.links.open.borrow().get(&link).map(|sender| sender.try_send(message));
-        if let Some(Err(TrySendError::Full(_))) = sent {
+        let full = |sender: &Sender<Message>| matches!(sender.try_send(message), Err(TrySendError::Full(_)));
+        if self.links.open.borrow().get(&link).is_some_and(full) {
             info!("link closed, the peer reads nothing link={}", link.0);
             self.links.close(link);
         }

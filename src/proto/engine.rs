@@ -221,6 +221,7 @@ impl Engine {
         for session in self.sessions.values() {
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
+            deadline = deadline.min(session.retry_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.heard_at.max(session.pinged_at) + PING_MS);
         }
         deadline.max(now.mono + 1).min(now.mono + 1_000)
@@ -473,7 +474,9 @@ impl Engine {
                 self.applied(now, link, stream, upto, closed, applied);
             }
             (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(now, link, stream, upto),
-            (Pending::Apply { link, .. } | Pending::Stage { link, .. }, _) => self.store_failed(now, link),
+            (Pending::Apply { link, stream, .. } | Pending::Stage { link, stream, .. }, _) => {
+                self.batch_refused(now, link, stream);
+            }
             (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
             (Pending::Bootstrap, _) => {
                 let link = self.bootstrapping.take();

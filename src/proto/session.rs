@@ -30,6 +30,9 @@ pub(super) struct Session {
     pub(super) relay_at: Option<Millis>,
     /// No reconciliation before this.
     pub(super) reconcile_after: Millis,
+    /// Storage has refused a batch of it so many times in a row, and is offered none before this.
+    pub(super) refusals: u32,
+    pub(super) retry_at: Option<Millis>,
     /// What has been relayed of others' confirmations.
     pub(super) relayed_upto: u64,
     pub(super) round_trip_ms: Option<Millis>,
@@ -112,6 +115,8 @@ impl Session {
             announce_at: None,
             relay_at: None,
             reconcile_after: 0,
+            refusals: 0,
+            retry_at: None,
             relayed_upto: 0,
             round_trip_ms: None,
             goodbye: None,

@@ -33,6 +33,10 @@ const TURN_MS: Millis = 10_000;
 const RECONCILE_MS: Millis = 10_000;
 /// Between two forks: a peer that cries wolf must not make this node change its identity all the time.
 const FORK_MS: Millis = 1_000;
+/// A stream of which storage has refused a batch is asked for again after this, and twice as late each time.
+const STORE_RETRY_MS: Millis = 500;
+/// But not later than this: somebody may have made room.
+const STORE_RETRY_MAX_MS: Millis = 10_000;
 /// Between two new device keys on a peer's word: each makes a new member of this device.
 const NEW_DEVICE_MS: Millis = 600_000;
 
@@ -335,7 +339,7 @@ impl Engine {
         }
         let Some(session) = self.sessions.get(&link) else { return };
         let Some(peer) = session.met() else { return };
-        if matches!(session.incoming, Incoming::Open { .. }) {
+        if matches!(session.incoming, Incoming::Open { .. }) || session.retry_at.is_some() {
             return;
         }
         let verdict = match planted(Mutant::NoFloorCheckAtHello) {
@@ -663,6 +667,7 @@ impl Engine {
                 }
                 self.confirm(link, of_stream, upto);
                 let Some(session) = self.sessions.get_mut(&link) else { return };
+                session.refusals = 0;
                 let Some(peer) = &mut session.peer else { return };
                 // A batch of a stream before the last Hello may be of another life of the peer.
                 if matches!(&session.incoming, Incoming::Open { stream, .. } if *stream == of_stream) {
@@ -694,8 +699,7 @@ impl Engine {
                     self.start_bootstrap(now, link);
                 }
             }
-            // The refusal before it has ended the link, or will.
-            Applied::Gap => self.store_failed(now, link),
+            Applied::Gap => self.batch_refused(now, link, of_stream),
             Applied::SenderBelowFloor => self.bye(now, link, Bye::BelowFloor),
             Applied::RolledBack => {
                 // Found within the transaction, so it is certain: another disk has gone on under this identity.
@@ -800,6 +804,10 @@ impl Engine {
                 self.announce(link);
             }
             let Some(session) = self.sessions.get_mut(&link) else { continue };
+            if session.retry_at.take_if(|at| *at <= now.mono).is_some() {
+                self.evaluate(now, link);
+            }
+            let Some(session) = self.sessions.get_mut(&link) else { continue };
             if let Incoming::Open { closed: false, progress_at, mode: Mode::Increment, .. } = session.incoming {
                 if now.mono >= progress_at + TURN_MS {
                     // It keeps its place, and somebody else may begin.
@@ -845,6 +853,30 @@ impl Engine {
         }
         let relayed = news.into_iter().map(|(_, relayed)| relayed).collect();
         self.send(link, Message::Confirm(Confirm { stream, upto, vector, relayed }));
+    }
+
+    /// Storage did not take a batch, for want of space say. Nothing more of that stream is taken; it is asked for again
+    /// from where the disk stands, later each time. The link stays: what this node has still goes out.
+    pub(super) fn batch_refused(&mut self, now: Now, link: LinkId, of_stream: u32) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        // What was on its way behind a refused batch is refused too, and changes nothing any more.
+        if !matches!(session.incoming, Incoming::Open { stream, .. } if stream == of_stream) {
+            return;
+        }
+        session.incoming = Incoming::Idle;
+        session.retry_at = Some(now.mono + (STORE_RETRY_MS << session.refusals.min(6)).min(STORE_RETRY_MAX_MS));
+        session.refusals = session.refusals.saturating_add(1);
+        let first = session.refusals == 1;
+        let name = session.peer.as_ref().map(|peer| peer.hello.node_id.clone());
+        if first {
+            name.into_iter().for_each(|node_id| self.event(Event::ApplyFailed { node_id }));
+        }
+        if self.bootstrapping == Some(link) {
+            self.bootstrapping = None;
+            self.staged_whole = None;
+            self.evaluate_all(now);
+        }
+        self.next_turn(now);
     }
 
     /// Storage could not do it: the link is given up, and what came on it comes again.

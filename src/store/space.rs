@@ -45,14 +45,19 @@ impl Space {
     }
     fn room(&self, connection: &Connection, path: &Path) -> Result<u64, Error> {
         let free = free_bytes(path).map_err(|error| super::failure::file("asking for free space", path, error))?;
+        let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let pages = || Ok((pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?));
+        let (all, unused, page) =
+            pages().map_err(|error| super::failure::Failure::Sqlite(error).into_error("measuring", path))?;
+        let log = log_bytes(path);
         // What is in the log will be copied into the database, which may grow by as much: were that room given away, the
         // copy would take the last byte of the disk, and deletes could not be written any more.
-        let room = free.saturating_sub(self.min_free_bytes).saturating_sub(log_bytes(path));
+        let grow = free.saturating_sub(self.min_free_bytes).saturating_sub(log);
+        // What was deleted leaves pages that need no room on the disk, as long as the log has the room that it may take.
+        let log_fits = free >= super::WAL_BYTES_MAX.saturating_sub(log);
+        let room = if log_fits { grow + (unused * page).cast_unsigned() } else { grow };
         let Some(max) = self.max_database_bytes else { return Ok(room) };
-        let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
-        let used = || Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?);
-        let used = used().map_err(|error| super::failure::Failure::Sqlite(error).into_error("measuring", path))?;
-        Ok(room.min(max.saturating_sub(used.cast_unsigned())))
+        Ok(room.min(max.saturating_sub(((all - unused) * page).cast_unsigned())))
     }
     fn bound(&self, path: &Path) -> String {
         let at = path.display();

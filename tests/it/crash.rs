@@ -2,6 +2,7 @@
 
 use crate::client::documents;
 use crate::process::{Node, wait};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -74,13 +75,14 @@ fn every_acknowledged_line_is_there_after_kill_9_ten_times_in_a_row() {
         assert!(count.load(Ordering::Relaxed) >= ACKNOWLEDGED, "only {} new ones", all.len() - before);
         node.start();
         assert_eq!(node.links(), address, "the peer is held off, and knows this address");
-        let stored: BTreeMap<String, String> =
-            node.everything("temps").into_iter().map(|(key, _, value)| (key, value)).collect();
+        let stored: BTreeMap<String, Value> = (node.everything("temps").into_iter())
+            .map(|(key, _, value)| (key, serde_json::from_str(&value).unwrap()))
+            .collect();
         for (key, value) in &all {
-            let value: serde_json::Value = serde_json::from_str(value).unwrap();
+            let value: Value = serde_json::from_str(value).unwrap();
             let stored = stored.get(key).unwrap_or_else(|| panic!("round {round}: {key} was acknowledged and is gone"));
             // A hot key may hold a later line that was stored and not acknowledged any more.
-            assert!(key.starts_with("hot") || *stored == value.to_string(), "round {round}: {key} is {stored}");
+            assert!(key.starts_with("hot") || *stored == value, "round {round}: {key} is {stored}");
         }
     }
     peer.start();

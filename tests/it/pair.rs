@@ -165,9 +165,6 @@ fn clones_that_both_wrote_alone_keep_both_writes_and_become_two_members() {
     assert_ne!(replica(&right), replica(&twin));
     // They never meet each other, only the hub that both dial: it tells one of them that there are two.
     wait("both are linked", || (left.is_linked_to("clone-b") && left.is_linked_to("clone-c")).then_some(()));
-    for node in [&left, &right, &twin] {
-        assert!(!node.log().contains("digests differ"), "{}", node.log());
-    }
 }
 
 #[test]
