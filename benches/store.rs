@@ -166,12 +166,25 @@ fn catch_up(folder: &Path, documents: &[Document]) {
 async fn replicate(from: &Store, to: &Store) {
     let (mut after, mut last) = (0, None);
     let replica = ReplicaId::mint(&[], 1);
+    let upto = 0;
+    let (_, knowledge) = to.submit(NOW, Request::MarkSent { upto }).await.unwrap();
+    let asked_as = knowledge.replica;
     loop {
         let stream = Stream { mode: Mode::Increment, after, covers: VersionVector::new() };
         let Batch::Rows { rows, upto, closure, knowledge, .. } = from.read(stream).await.unwrap() else { return };
         let done = closure.is_some();
         let (device, announced) = (DeviceId([1; 32]), knowledge.vector);
-        let incoming = Incoming { device, replica, announced, mode: Mode::Increment, follows: None, rows, upto, closure };
+        let incoming = Incoming {
+            device,
+            replica,
+            announced,
+            mode: Mode::Increment,
+            asked_as,
+            follows: None,
+            rows,
+            upto,
+            closure,
+        };
         let answer = to.submit(NOW, Request::Apply(incoming));
         if let Some(last) = last.replace(answer) {
             last.await.unwrap();

@@ -25,6 +25,9 @@ pub const VECTOR_ENTRY_BYTES_MAX: usize = 18;
 /// Encoded bytes of a full vector.
 pub const VECTOR_BYTES_MAX: usize = REPLICAS_MAX * VECTOR_ENTRY_BYTES_MAX + 4;
 
+/// Tombstones that a node keeps: some 8 MiB of disk with usual keys, 80 MiB with the longest.
+pub const TOMBSTONES_MAX: u64 = 65_536;
+
 /// Members of one cluster that a node tracks.
 pub const MEMBERS_MAX: usize = 256;
 /// Start tokens that a replica remembers and says in Hello.

@@ -13,6 +13,7 @@ mod reports;
 mod service;
 mod shell;
 mod start;
+mod store_health;
 mod tracker;
 
 use crate::config::Config;

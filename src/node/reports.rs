@@ -14,6 +14,9 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+/// Bytes above `MinFreeMb` from which on a store that has refused a document for want of space is thought to take them again.
+const ROOM_BYTES: u64 = 4 * 1024 * 1024;
+
 impl Shell {
     pub(crate) async fn status(&self) -> Status {
         let (statistics, sizes) = (self.store.statistics().await, self.store.sizes().await);
@@ -164,8 +167,22 @@ impl Shell {
                     "walBytes": store.log_bytes, "freeBytes": store.free_bytes, "recoveredRows": recovered,
                     "digestAlarms": alarms,
                 });
-                let (status, description) = match (recovered, self.store_fault.borrow().clone()) {
-                    (_, Some(fault)) => (HealthStatus::Unhealthy, fault),
+                let min_free = self.config.persistence.min_free_mib;
+                let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
+                let short = room == 0;
+                // Freed by somebody else: no write needs to be tried for that to be known.
+                if room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none() {
+                    self.store_health.has_room();
+                }
+                let (status, description) = match (recovered, self.store_health.refusal()) {
+                    (_, Some(refusal)) => (HealthStatus::Unhealthy, refusal),
+                    (_, None) if short => {
+                        let free = store.free_bytes / 1024 / 1024;
+                        let text = format!(
+                            "{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused"
+                        );
+                        (HealthStatus::Unhealthy, text)
+                    }
                     (0, None) => (HealthStatus::Healthy, "the database answers".to_string()),
                     (n, None) => (HealthStatus::Degraded, format!("{n} rows wait in the recovered store")),
                 };
@@ -196,7 +213,7 @@ impl Shell {
             reasons.push("a bootstrap is under way; reads show the state before it".to_string());
         }
         reasons.extend(engine.catching_up_with().iter().map(|node| format!("catching up with {node}")));
-        reasons.extend(self.store_fault.borrow().clone());
+        reasons.extend(self.store_health.refusal());
         Readiness::new(reasons)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::documents::{Reads, Waiting};
 use super::links::LinkTable;
+use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::string::{String, ToString};
+use std::string::ToString;
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -72,8 +73,7 @@ pub(crate) struct Shell {
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
-    /// Why storage did not do what it was last asked to.
-    pub(super) store_fault: RefCell<Option<String>>,
+    pub(super) store_health: StoreHealth,
     store_order: Sender<InOrder>,
     wake: Sender<()>,
     scheduled: Cell<Millis>,
@@ -117,7 +117,7 @@ impl Shell {
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
-            store_fault: RefCell::default(),
+            store_health: StoreHealth::default(),
             store_order,
             wake,
             scheduled: Cell::new(0),
@@ -201,9 +201,12 @@ impl Shell {
             Output::Dial { target, addresses } => self.dial(target, addresses),
             Output::Announce { datagram } => self.announce(datagram),
             Output::Store { ticket, now, request } => {
+                let grows = grows(&request);
                 let answer = self.store.submit(now, request);
+                let shell = self.clone();
                 self.in_order(async move {
                     let (result, error) = split(answer.await);
+                    shell.store_health.answered(error.as_ref(), grows);
                     (Input::Stored { ticket, result }, error)
                 });
             }
@@ -231,7 +234,6 @@ impl Shell {
     async fn take_answers(self: Rc<Self>, answers: Receiver<InOrder>) {
         while let Ok(answer) = answers.recv().await {
             let (input, error) = answer.await;
-            self.store_fault.replace(error.as_ref().map(ToString::to_string));
             self.fault.replace(error);
             self.feed(input);
         }

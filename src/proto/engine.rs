@@ -12,7 +12,7 @@ use super::links::{Dialler, PATIENCE_MS};
 use super::members::{MemberRecord, Members, Standing};
 use super::session::{Incoming, Session};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX};
+use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
@@ -576,6 +576,7 @@ impl Engine {
                 confirmed_by_all: self.members.confirmed_by_all(),
                 min_age: self.settings.tombstone_min_age,
                 keep: self.settings.tombstone_keep,
+                tombstones_max: TOMBSTONES_MAX,
                 upto: served.unwrap_or(LocalSeq::MAX),
                 after: self.maintain_position,
                 slice: MAINTAIN_SLICE,

@@ -124,8 +124,8 @@ impl Members {
                 member.changed = changed;
                 if known.replica == member.state.replica {
                     member.state.confirmed.join(&known.confirmed);
+                    // The cursor is what the disk says: a new life of this node starts over.
                     member.state.heard = member.state.heard.max(known.heard);
-                    member.state.cursor = member.state.cursor.max(known.cursor);
                 }
             }
             None => {

@@ -102,7 +102,11 @@ impl Engine {
             clean: knowledge.covered_upto == knowledge.tail,
             members: self.members.tracked().map(note).collect(),
         };
+        let said_seq = hello.vector.of(hello.replica);
         self.send(link, Message::Hello(hello));
+        if let Some(session) = self.sessions.get_mut(&link) {
+            session.said_seq = said_seq;
+        }
     }
 
     /// Says Hello anew everywhere: this node is another replica now.
@@ -162,7 +166,8 @@ impl Engine {
         let meeting = Meeting { device, node_id: hello.node_id.clone(), tracked: Some(!visitor), said: Some(said) };
         let (node_id, members, address) = (hello.node_id.clone(), hello.members.clone(), session.address);
         let target = session.dialled.unwrap_or(Target::Heard(hello.instance));
-        session.peer = Some(Peer { announced: hello.vector.clone(), hello, met: false, cursor: 0, live_since: None });
+        let (announced, streamed) = (hello.vector.clone(), hello.vector.clone());
+        session.peer = Some(Peer { announced, streamed, hello, met: false, cursor: 0, live_since: None });
         self.dialler.succeeded(target);
         self.store(now, Pending::Meet { link }, Request::Meet(meeting));
         if first {
@@ -256,15 +261,18 @@ impl Engine {
     fn said_bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         let target =
             self.sessions.get(&link).and_then(|session| session.dialled.or(session.instance().map(Target::Heard)));
-        let mut by_another = false;
+        let (mut by_another, mut said_seq) = (false, None);
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
             by_another = session.device != self.settings.device;
+            said_seq = Some(session.said_seq);
         }
         self.outputs.push_back(Output::Close { link });
         self.unlinked(now, link);
         match reason {
-            Bye::Forked { common } => self.fork(now, common),
+            // A Hello that took long may have been overtaken, by way of others, by what was written since: it is judged
+            // again on the next link.
+            Bye::Forked { common } if said_seq == Some(self.knowledge.seq) => self.fork(now, common),
             // Somebody who is linked to both clones says so; a clone that says it itself is dealt with in `clone_met`.
             Bye::Myself if by_another && now.mono >= self.new_device_after => {
                 self.new_device_after = now.mono + NEW_DEVICE_MS;
@@ -311,6 +319,13 @@ impl Engine {
     pub(super) fn evaluate_all(&mut self, now: Now) {
         let links: Vec<LinkId> = self.sessions.keys().copied().collect();
         links.into_iter().for_each(|link| self.evaluate(now, link));
+    }
+
+    /// A peer that was a newcomer here may cover our floor by now, without a bootstrap: with what was on its way to it.
+    fn reconsider(&mut self, now: Now, link: LinkId) {
+        if self.sessions.get(&link).is_some_and(|session| session.incoming == Incoming::Idle) {
+            self.evaluate(now, link);
+        }
     }
 
     /// Decides whether to take the peer's rows, and how.
@@ -407,6 +422,7 @@ impl Engine {
         if let Some(peer) = &mut session.peer {
             peer.announced.join(&pull.vector);
         }
+        self.reconsider(now, link);
         self.pump(now, link);
     }
 
@@ -560,6 +576,7 @@ impl Engine {
                 self.members.confirm(&relayed.device, relayed.replica, &relayed.vector, wall);
             }
         }
+        self.reconsider(now, link);
         self.pump(now, link);
     }
 
@@ -601,6 +618,7 @@ impl Engine {
         }
         if let Some(closure) = &changes.closure {
             peer.announced.join(&closure.vector);
+            peer.streamed.join(&closure.vector);
             // Nothing is asked of a peer before it is met.
             self.members.heard(&device, replica, &closure.vector, 0);
         }
@@ -609,8 +627,9 @@ impl Engine {
         let incoming = IncomingBatch {
             device,
             replica,
-            announced: peer.announced.clone(),
+            announced: peer.streamed.clone(),
             mode,
+            asked_as: self.knowledge.replica,
             follows,
             rows: changes.rows,
             upto,
@@ -679,7 +698,9 @@ impl Engine {
             Applied::Gap => self.store_failed(now, link),
             Applied::SenderBelowFloor => self.bye(now, link, Bye::BelowFloor),
             Applied::RolledBack => {
-                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"))
+                // Found within the transaction, so it is certain: another disk has gone on under this identity.
+                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"));
+                self.fork(now, None);
             }
             Applied::TooManyReplicas => self.bye(now, link, Bye::protocol("too many replicas")),
         }

@@ -120,13 +120,14 @@ impl Knowledge {
         self.digest = 0;
 
         // What the peer has and this node had deleted: the delete may be news to everybody.
-        let mut digest = 0u128;
+        let (mut digest, mut tombstones) = (0u128, 0);
         let mut add = |head: &Head| {
             digest = digest.wrapping_add(head.digest_term());
+            tombstones += u64::from(head.tombstone);
             Want::Skip
         };
         table.stream(Area::Stage, 0, &mut add, &mut |_, _| {})?;
-        self.digest = digest;
+        (self.digest, self.tombstones) = (digest, tombstones);
         let mut shared = Sweep::new(Area::Stage, staged);
         while shared.next(table, |head| !head.tombstone && self.was_known(head.dot))? {
             for row in shared.rows.drain(..) {

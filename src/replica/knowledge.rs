@@ -29,6 +29,8 @@ pub struct Knowledge {
     pub digest: u128,
     /// Rows that wait in the recovered store.
     pub recovered: u64,
+    /// Tombstones among the rows.
+    pub tombstones: u64,
     /// The vector whose sentence is the invariant of this module. Its own entry is `seq`.
     pub vector: VersionVector,
     /// What was forgotten the deletes of: who does not cover it is a newcomer.
@@ -54,6 +56,7 @@ impl Knowledge {
             hlc: Hlc::default(),
             digest: 0,
             recovered: 0,
+            tombstones: 0,
             vector: VersionVector::new(),
             floor: VersionVector::new(),
             gone: VersionVector::new(),

@@ -18,6 +18,9 @@ pub struct Retention {
     pub min_age: Millis,
     /// Age past which one is dropped although a member lacks it, in milliseconds.
     pub keep: Millis,
+    /// Past so many the first in the stream are dropped although a member lacks them and whatever their age: a dead
+    /// member must not fill every card.
+    pub tombstones_max: u64,
     /// A bootstrap that is being served has been sent rows up to here: tombstones beyond must stay, or the newcomer
     /// would keep what they delete.
     pub upto: LocalSeq,
@@ -72,7 +75,8 @@ impl Knowledge {
                 Some(vector) => vector.covers(head.dot) || planted(Mutant::DropBeforeMembersCover),
                 None => planted(Mutant::DropWithoutMembers),
             };
-            let old_enough = (everybody && age >= retention.min_age) || age >= retention.keep;
+            let too_many = self.tombstones > retention.tombstones_max;
+            let old_enough = (everybody && age >= retention.min_age) || age >= retention.keep || too_many;
             let covered = self.vector.covers(head.dot) || planted(Mutant::DropAtOnceWithoutOwnCover);
             let passed = self.hlc.last() > head.stamp || now.millis > head.stamp.millis();
             let remembered = self.loose.len() < LOOSE_MAX;
@@ -80,6 +84,7 @@ impl Knowledge {
                 head.local || (remembered && covered && passed && old_enough && head.local_seq <= retention.upto);
             if droppable {
                 table.remove(Area::Rows, head.local_seq)?;
+                self.tombstones -= self.tombstones.min(1);
                 // A later write of this key must rank above what was dropped.
                 self.hlc.raise_to(head.stamp);
                 if !head.local && !planted(Mutant::FloorNotRaised) {

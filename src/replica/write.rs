@@ -133,6 +133,8 @@ impl Knowledge {
             self.note_replaced(before, row.dot);
         }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
+        self.tombstones -= u64::from(before.is_some_and(|head| head.tombstone)).min(self.tombstones);
+        self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
         Ok(())

@@ -45,7 +45,9 @@ impl Space {
     }
     fn room(&self, connection: &Connection, path: &Path) -> Result<u64, Error> {
         let free = free_bytes(path).map_err(|error| super::failure::file("asking for free space", path, error))?;
-        let room = free.saturating_sub(self.min_free_bytes);
+        // What is in the log will be copied into the database, which may grow by as much: were that room given away, the
+        // copy would take the last byte of the disk, and deletes could not be written any more.
+        let room = free.saturating_sub(self.min_free_bytes).saturating_sub(log_bytes(path));
         let Some(max) = self.max_database_bytes else { return Ok(room) };
         let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         let used = || Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?);
@@ -69,6 +71,13 @@ impl Space {
 pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
     let free = rustix::fs::statvfs(path)?;
     Ok(free.f_bavail * free.f_frsize)
+}
+
+/// Bytes of the write-ahead log's file; none where there is no log.
+fn log_bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_os_string();
+    log.push("-wal");
+    std::fs::metadata(log).map_or(0, |log| log.len())
 }
 
 /// Bytes that a request may add; 0 for what must go on when space is short.

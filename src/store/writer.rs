@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
+use std::string::ToString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -201,14 +202,17 @@ impl Writer {
                 );
                 self.reopen();
             }
-            // Another program reads an old state: the log grows until it ends. Tried again a step later.
-            Ok(_) | Err(_) => {
+            // Another program reads an old state, or there is no room: the log grows until that ends. Tried again a step
+            // later.
+            not_done => {
+                let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
+                let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
                 self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4;
                 if let Some(connection) = &self.connection {
                     // Only the waiting time of foreign locks is at stake.
                     let _ = connection.busy_timeout(BUSY);
                 }
-                log::warn!("event=CheckpointBusy logBytes={}", self.log_bytes());
+                log::warn!("event=CheckpointPutOff logBytes={} reason=\"{why}\"", self.log_bytes());
             }
         }
     }

@@ -17,7 +17,9 @@ mod speaker;
 
 mod alone;
 mod bad_input;
+mod cli;
 mod crash;
+mod disk;
 mod durability;
 mod pair;
 mod site;

@@ -116,6 +116,9 @@ impl Node {
         let key = if key.starts_with("CBDDC") || key.starts_with("LD_") { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
+    pub fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
     /// Lets it dial others, which run.
     pub fn peers(self, others: &[&Node]) -> Node {
         let list: Vec<String> = others.iter().map(|other| other.links().to_string()).collect();

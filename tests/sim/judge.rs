@@ -171,6 +171,10 @@ impl Judge {
         if !thorough {
             return Ok(());
         }
+        let tombstones = table.rows.rows.values().filter(|(_, head)| head.tombstone).count() as u64;
+        if known.tombstones != tombstones {
+            return Err(format!("tombstones: n{node}: {} are counted and {tombstones} are there", known.tombstones));
+        }
         if known.digest != table.digest() {
             return Err(format!("digest: n{node}: the kept sum is not the sum of its rows"));
         }

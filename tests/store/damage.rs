@@ -40,7 +40,15 @@ fn a_request_that_fails_takes_none_of_its_commit_with_it() {
     bytes[at] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let (store, _) = open(&path);
-    let slice = Retention { confirmed_by_all: None, min_age: 0, keep: 0, upto: u64::MAX, after: 0, slice: 10 };
+    let slice = Retention {
+        confirmed_by_all: None,
+        min_age: 0,
+        keep: 0,
+        tombstones_max: u64::MAX,
+        upto: u64::MAX,
+        after: 0,
+        slice: 10,
+    };
     let waiting: Vec<_> = (0..90)
         .map(|n| match n % 3 {
             1 => store.submit(NOW, Request::Maintain(slice.clone())),

@@ -44,6 +44,7 @@ fn what_a_node_knows_of_itself_has_the_bytes_that_it_always_had() {
         hlc: Hlc::after(Stamp::new(MILLIS, 9)),
         digest: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
         recovered: 2,
+        tombstones: 1_000,
         vector: vector(&[(1, 12), (2, 128), (3, 300)]),
         floor: vector(&[(1, 11)]),
         gone: vector(&[(2, 130)]),

@@ -223,7 +223,8 @@ impl World {
         let upto = served.unwrap_or(LocalSeq::MAX);
         let slice = self.rng.usize(1..20);
         let after = node.slice_after;
-        let retention = Retention { confirmed_by_all, min_age, keep, upto, after, slice };
+        let tombstones_max = if self.rng.u8(..20) == 0 { 3 } else { u64::MAX };
+        let retention = Retention { confirmed_by_all, min_age, keep, tombstones_max, upto, after, slice };
         let Reply::Maintained(done) = self.run(at, Request::Maintain(retention))? else { return Err("reply".into()) };
         self.nodes[at].slice_after = done.next;
         if done.dropped > 0 {

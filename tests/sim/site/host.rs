@@ -66,8 +66,10 @@ impl Host {
             synchronised: self.synchronised,
         }
     }
+    /// Nothing waits that could still change documents. Maintenance never ends and may meet every look.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        let tidies = |request: &Request| matches!(request, Request::Maintain(_) | Request::Confirmed { .. });
+        self.queue.iter().all(|(_, _, request)| tidies(request))
     }
 }
 
@@ -205,10 +207,7 @@ impl Site {
         };
         self.tally.count(count);
         self.say(|| format!("n{at}: {event:?}"));
-        let forks = matches!(
-            event,
-            Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::PeerForked { .. } | Said::DeviceCloned
-        );
+        let forks = matches!(event, Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::DeviceCloned);
         if forks && !self.judge.ledger.any_fork() {
             let known = self.hosts.iter().map(|host| {
                 let known = &host.table.knowledge;
@@ -278,9 +277,13 @@ impl Site {
         for (ticket, now, request) in batch {
             let text = if self.tell { describe(&request) } else { None };
             let answer = if happens {
-                let thorough = self.plan.thorough || self.rng.u8(..40) == 0;
+                let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
                 let host = &mut self.hosts[at];
-                let answer = self.judge.execute(at, &mut host.table, now, request, thorough)?;
+                let answer = self.judge.execute(at, &mut host.table, now, request, thorough);
+                if let (Err(_), Some(text)) = (&answer, &text) {
+                    self.story.push_str(&format!("{:>7} n{at} {text}\n", self.time));
+                }
+                let (answer, host) = (answer?, &mut self.hosts[at]);
                 host.durable.insert(ticket);
                 if let Some(text) = text {
                     let reply = format!("{:?}", answer.0);
