@@ -41,6 +41,8 @@ const POLL: Duration = Duration::from_micros(50);
 /// Between two puts whose way to the other node is measured.
 const REST: Duration = Duration::from_millis(20);
 
+type Measure = fn(&Site, &Plan) -> Fallible<Table>;
+
 /// How much is done.
 struct Plan {
     rounds: usize,
@@ -91,7 +93,7 @@ fn run(plan: &Plan, json: bool, loopback: bool, only: Option<&str>) -> Fallible<
         let slow = card::delay_ms().map(|delay| format!(", every sync {delay} ms longer")).unwrap_or_default();
         println!("\n== {}{slow}", site.describe());
     }
-    let measurements: [(&str, fn(&Site, &Plan) -> Fallible<Table>); 4] =
+    let measurements: [(&str, Measure); 4] =
         [("latency", latency), ("throughput", throughput), ("catch-up", catch_up), ("bytes", bytes)];
     for (name, measure) in measurements {
         if only.is_none_or(|only| only.split(',').any(|only| only == name)) {

@@ -166,7 +166,7 @@ impl Node {
         Ok(last)
     }
     fn written(&self) -> Fallible<u64> {
-        written(&format!("/proc/{}/io", self.process.id()))
+        written(format!("/proc/{}/io", self.process.id()))
     }
     /// Bytes in and out of its interfaces.
     pub(crate) fn wire(&self) -> Fallible<u64> {
