@@ -3,11 +3,17 @@
 //! Each command is a file in `cli/`. Results go to stdout, everything else to stderr; an error is one line there with
 //! its code, printed once, here.
 
+mod api;
 mod args;
 mod client;
 mod config;
+mod documents;
+mod export;
+mod import;
 mod key;
+mod rows;
 mod run;
+mod tables;
 mod target;
 
 use crate::Error;
@@ -98,6 +104,16 @@ fn without_control_characters(text: &str) -> String {
         if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
     }
     clean
+}
+
+/// Writes bytes to stdout; `false` where its reader wants no more, as `head` does: then the rest is not needed.
+fn say_bytes(bytes: &[u8]) -> Result<bool, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::network("stdout cannot be written", Some(error.into()))),
+    }
 }
 
 /// Writes a result to stdout. Whoever has closed it wants no more: that is an error, but not a panic.

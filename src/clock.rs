@@ -7,11 +7,16 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the first call in this process. Never goes back; stands still while the machine is suspended.
+/// Microseconds since the first call in this process. Never goes back; stands still while the machine is suspended.
 #[allow(clippy::disallowed_methods, reason = "this file is the one place that reads clocks")]
-pub(crate) fn monotonic_ms() -> Millis {
+pub(crate) fn monotonic_us() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as Millis
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+}
+
+/// The same in milliseconds.
+pub(crate) fn monotonic_ms() -> Millis {
+    monotonic_us() / 1000
 }
 
 /// Milliseconds since 1970 by the wall clock, 0 where it stands before that.

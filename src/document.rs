@@ -1,5 +1,7 @@
 //! Documents as callers see them: what is asked of a node, and what it answers.
 
+pub mod json;
+
 use crate::id::ReplicaId;
 use crate::time::{Millis, Stamp};
 use std::fmt;

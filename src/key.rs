@@ -47,6 +47,17 @@ pub(crate) fn load_or_create_device_key(path: &Path) -> Result<KeyBytes, Error> 
     load_or_create(DEVICE, path)
 }
 
+/// Gives this device another private key, over the one that is there: a cloned card becomes a device of its own.
+///
+/// # Errors
+/// [`Error::Configuration`] where the folder cannot be written. The old key is then still in place.
+pub(crate) fn replace_device_key(path: &Path) -> Result<KeyBytes, Error> {
+    let key = random_key()?;
+    let written = write_new(path, hex_line(&key).as_bytes(), Replace::Yes);
+    written.map_err(|error| wrong(DEVICE, path, &format!("cannot be written ({error})")))?;
+    Ok(key)
+}
+
 /// Puts a cluster key into the file, over the one that is there; that one is kept beside it, as `….previous`.
 /// Answers whether there was one.
 ///

@@ -32,6 +32,8 @@ pub mod secure;
 pub mod document;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+pub mod report;
 
 // what the node is told,
 #[cfg(feature = "std")]
@@ -51,6 +53,14 @@ mod log;
 #[cfg(feature = "std")]
 pub mod net;
 
+// the disk,
+#[cfg(feature = "std")]
+pub mod store;
+
+// the parts put together,
+#[cfg(feature = "std")]
+mod node;
+
 // and the command line, public for `main.rs` alone.
 #[cfg(feature = "std")]
 #[doc(hidden)]
@@ -60,3 +70,5 @@ pub mod cli;
 pub use config::Config;
 #[cfg(feature = "std")]
 pub use error::{Cause, Error, PersistenceKind, RequestKind};
+#[cfg(feature = "std")]
+pub use node::{Collection, Node, SyncTracker};

@@ -6,11 +6,13 @@
 //! - [`link`]: messages over an established link, its two halves owned separately.
 //! - `udp`: beacons out on every usable interface, beacons in.
 //! - `interfaces`: which interfaces those are.
+//! - `http`: the local API, over anything that answers its calls.
 //!
 //! Invariant: nothing in this room holds more memory for a peer than its constants say, and no bytes of a peer can make
 //! it panic.
 
 mod dial;
+pub(crate) mod http;
 mod interfaces;
 pub mod link;
 mod listen;

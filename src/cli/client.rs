@@ -1,12 +1,37 @@
 //! Commands that talk to a running node over its HTTP API.
 
+use super::api::Api;
 use super::args::{ClientCommand, Options};
 use super::target::Target;
+use super::{documents, export, import, tables};
 use crate::Error;
-use std::format;
+use smol::LocalExecutor;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Longest wait for one answer: above the node's own bound for a request, so that its error comes first.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Does one command; answers the exit code.
 pub(super) fn run(command: ClientCommand, options: &Options) -> Result<u8, Error> {
-    let target = Target::of(options)?;
-    Err(Error::network(format!("{command:?}: this build cannot talk to {:?}", target.address), None))
+    let executor = Rc::new(LocalExecutor::new());
+    let api = Api::new(Target::of(options)?, ANSWER_TIMEOUT, executor.clone());
+    smol::block_on(executor.run(dispatch(command, &api, options.json)))
 }
+
+async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, Error> {
+    match command {
+        ClientCommand::Put(put) => documents::put(api, &put, json).await,
+        ClientCommand::Get(document) => documents::get(api, &document).await,
+        ClientCommand::Delete(document) => documents::delete(api, &document).await,
+        ClientCommand::List(list) => documents::list(api, &list, json).await,
+        ClientCommand::Import(wanted) => import::run(api, &wanted, json).await,
+        ClientCommand::Export(wanted) => export::run(api, &wanted).await,
+        ClientCommand::Status => tables::status(api, json).await,
+        ClientCommand::Peers => tables::peers(api, json).await,
+        ClientCommand::Health => tables::health(api, json).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -266,6 +266,14 @@ impl Engine {
     pub fn strangers(&self) -> Vec<(IpAddr, BeaconError, u64)> {
         self.discovery.strangers().collect()
     }
+    /// Batches of one link that storage has not answered yet.
+    pub fn unanswered(&self, of: LinkId) -> usize {
+        let waits = |pending: &&Pending| match pending {
+            Pending::Apply { link, .. } | Pending::Stage { link, .. } => *link == of,
+            _ => false,
+        };
+        self.pending.values().filter(waits).count()
+    }
     /// Whether a bootstrap is under way: reads are served from the old state.
     pub fn is_bootstrapping(&self) -> bool {
         self.bootstrapping.is_some()

@@ -89,7 +89,13 @@ fn all_kinds() -> Vec<Message> {
     };
     vec![
         hello(),
-        Message::Pull(Pull { stream: 1, mode: Mode::Bootstrap, after: 0, vector: vector(9) }),
+        Message::Pull(Pull {
+            stream: 1,
+            of: ReplicaId::mint(&[], 5),
+            mode: Mode::Bootstrap,
+            after: 0,
+            vector: vector(9),
+        }),
         changes((0..50).map(|at| row("temperatures", &format!("sensor-{at}"), vec![b'v'; 1500])).collect()),
         Message::Confirm(Confirm { stream: 1, upto: 5, vector: vector(2), relayed: vec![relayed; 4] }),
         Message::Ping(Ping { nonce: 1, clock }),

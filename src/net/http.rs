@@ -1,0 +1,91 @@
+//! The HTTP API: a bounded HTTP/1.1 server on one thread, over anything that implements [`Service`].
+//!
+//! It knows no node, no store and no peer. It turns bytes into calls and results into bytes, and it bounds what a
+//! client can cost: connections, header bytes, body bytes in memory, and time at every step. A slow or hostile client
+//! costs its own connection.
+//!
+//! Routes to come have their place: streams (change feed) as another kind of [`answer::Answer`], actions (backups,
+//! integrity check) and `/metrics` as arms of [`route::Route`] and [`handle`].
+
+mod answer;
+mod body;
+mod budget;
+mod bulk;
+mod connection;
+mod documents;
+mod guard;
+mod handle;
+mod lines;
+mod listen;
+mod problem;
+mod route;
+mod serve;
+mod service;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use listen::Listener;
+pub(crate) use serve::{Counters, serve};
+pub(crate) use service::Service;
+
+use std::rc::Rc;
+use std::string::String;
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Which routes a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Surface {
+    /// All of them.
+    Full,
+    /// `/health`, `/livez`, `/readyz` (and `/metrics`), with counts and no names unless the token is given.
+    HealthOnly,
+}
+
+/// How a listener behaves. Each listener has its own; bounds are per listener.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpOptions {
+    /// Which routes.
+    pub surface: Surface,
+    /// With one, each `/v1` request carries it as `Authorization: Bearer …`.
+    pub token: Option<String>,
+    /// Names besides IP addresses and `localhost` that `Host` may hold, without port.
+    pub host_names: Vec<String>,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// Bytes of request line and headers.
+    pub header_bytes_max: usize,
+    /// Bytes of bodies in memory at once, over all connections, requests and answers together.
+    pub body_bytes_max: usize,
+    /// For a request's headers to arrive, counted from the end of the answer before: idle time of a kept connection too.
+    pub header_timeout: Duration,
+    /// A connection that has sent nothing whole for this long makes room for a new one at the bound.
+    pub grace: Duration,
+    /// For each 32 KiB of a body to arrive, or of an answer to be taken.
+    pub transfer_timeout: Duration,
+    /// For the service to do one thing.
+    pub request_timeout: Duration,
+    /// For requests under way to end at shutdown.
+    pub shutdown_timeout: Duration,
+    /// What happened, for status and metrics.
+    pub counters: Rc<Counters>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        HttpOptions {
+            surface: Surface::Full,
+            token: None,
+            host_names: Vec::new(),
+            connections_max: 64,
+            header_bytes_max: 32 * 1024,
+            body_bytes_max: 8 * 1024 * 1024,
+            header_timeout: Duration::from_secs(15),
+            grace: Duration::from_secs(1),
+            transfer_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(5),
+            counters: Rc::default(),
+        }
+    }
+}

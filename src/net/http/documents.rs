@@ -1,0 +1,224 @@
+//! Requests about documents: put, get, delete, list, and the names of collections.
+
+use super::Service;
+use super::answer::{Answer, empty_response, json_bytes, json_response};
+use super::body::BodyReader;
+use super::handle::Shared;
+use super::route::{self, Listing};
+use crate::document::json::{check, too_large};
+use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
+use crate::error::{Error, RequestKind};
+use crate::limits::DOCUMENT_BYTES_MAX;
+use hyper::header::{CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+use std::format;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+/// White space that may stand around the largest document.
+const PADDING_BYTES_MAX: usize = 1024;
+
+pub(super) async fn put<S: Service>(
+    shared: &Shared<S>,
+    head: &Parts,
+    body: &mut BodyReader,
+    collection: String,
+    key: String,
+) -> Result<Response<Answer>, Error> {
+    let ttl = route::ttl(head.uri.query())?;
+    let condition = write_condition(&head.headers)?;
+    not_encoded(&head.headers)?;
+    let (sent, _share) = whole(shared, body).await?;
+    let value = check(&sent)?;
+    let value = if value.len() == sent.len() { sent } else { value.to_vec() };
+    let op = WriteOp { collection, key, value: Some(value), ttl, condition };
+    let stored = write_one(shared, "store the document", op).await?;
+    let status = if stored.existed { StatusCode::OK } else { StatusCode::CREATED };
+    let mut response = json_response(status, &json!({ "version": stored.version.to_string() }));
+    response.headers_mut().insert(ETAG, etag(&stored.version));
+    Ok(response)
+}
+
+pub(super) async fn delete<S: Service>(
+    shared: &Shared<S>,
+    head: &Parts,
+    collection: String,
+    key: String,
+) -> Result<Response<Answer>, Error> {
+    route::no_query(head.uri.query())?;
+    let condition = write_condition(&head.headers)?;
+    let op = WriteOp { collection, key, value: None, ttl: None, condition };
+    write_one(shared, "delete the document", op).await?;
+    Ok(empty_response(StatusCode::NO_CONTENT))
+}
+
+async fn write_one<S: Service>(shared: &Shared<S>, what: &str, op: WriteOp) -> Result<Stored, Error> {
+    let mut results = shared.timed(what, shared.service.write(vec![op])).await?;
+    results.pop().unwrap_or_else(|| Err(Error::persistence("the store gave no result for the write", None)))
+}
+
+pub(super) async fn get<S: Service>(
+    shared: &Shared<S>,
+    head: &Parts,
+    collection: &str,
+    key: &str,
+) -> Result<Response<Answer>, Error> {
+    route::no_query(head.uri.query())?;
+    let mut share = shared.share(DOCUMENT_BYTES_MAX).await?;
+    let found = shared.timed("read the document", shared.service.get(collection, key)).await?;
+    if let Some(wanted) = tags(&head.headers, IF_MATCH)? {
+        let holds = found.as_ref().is_some_and(|document| wanted.includes(&document.version));
+        if !holds {
+            return Err(Error::Concurrency { collection: collection.to_string(), key: key.to_string() });
+        }
+    }
+    let document =
+        found.ok_or_else(|| Error::DocumentNotFound { collection: collection.to_string(), key: key.to_string() })?;
+    let unchanged = tags(&head.headers, IF_NONE_MATCH)?.is_some_and(|known| known.includes(&document.version));
+    let mut response = if unchanged {
+        empty_response(StatusCode::NOT_MODIFIED)
+    } else {
+        share.shrink_to(document.value.len());
+        json_bytes(StatusCode::OK, Answer::shared(document.value, share))
+    };
+    response.headers_mut().insert(ETAG, etag(&document.version));
+    Ok(response)
+}
+
+pub(super) async fn list<S: Service>(
+    shared: &Shared<S>,
+    query: Option<&str>,
+    collection: &str,
+) -> Result<Response<Answer>, Error> {
+    let listing = route::listing(query)?;
+    // The page and its text at once, and a document beyond the bound.
+    let mut share = shared.share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
+    let page = match &listing {
+        Listing::Range(query) => shared.timed("list", shared.service.list(collection, query)).await?,
+        Listing::Keys(keys) if keys.is_empty() => Page::default(),
+        Listing::Keys(keys) => shared.timed("read the documents", shared.service.get_many(collection, keys)).await?,
+    };
+    let text = page_text(page)?;
+    share.shrink_to(text.len());
+    Ok(json_bytes(StatusCode::OK, Answer::shared(text, share)))
+}
+
+pub(super) async fn collections<S: Service>(shared: &Shared<S>) -> Result<Response<Answer>, Error> {
+    let found = shared.timed("list the collections", shared.service.collections()).await?;
+    let listed: Vec<_> =
+        found.into_iter().map(|summary| json!({ "name": summary.name, "documents": summary.documents })).collect();
+    Ok(json_response(StatusCode::OK, &json!({ "collections": listed })))
+}
+
+/// `{"documents":[…],"next":…}` with each value as it was sent. Each document is dropped once it is written.
+fn page_text(page: Page) -> Result<Vec<u8>, Error> {
+    let values: usize = page.documents.iter().map(|document| document.value.len() + document.key.len() + 80).sum();
+    let mut text = Vec::with_capacity(values + 64);
+    text.extend_from_slice(b"{\"documents\":[");
+    for (nth, Document { key, version, value }) in page.documents.into_iter().enumerate() {
+        if nth > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(b"{\"key\":");
+        json_text(&mut text, &key)?;
+        text.extend_from_slice(format!(",\"version\":\"{version}\",\"value\":").as_bytes());
+        text.extend_from_slice(&value);
+        text.push(b'}');
+    }
+    text.extend_from_slice(b"],\"next\":");
+    json_text(&mut text, &page.next)?;
+    text.push(b'}');
+    Ok(text)
+}
+
+fn json_text(text: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<(), Error> {
+    serde_json::to_writer(text, value).map_err(|error| Error::persistence("writing the answer", Some(error.into())))
+}
+
+/// A body of at most one document, and its share of the memory.
+async fn whole<S: Service>(
+    shared: &Shared<S>,
+    body: &mut BodyReader,
+) -> Result<(Vec<u8>, super::budget::Share), Error> {
+    let bound = DOCUMENT_BYTES_MAX + PADDING_BYTES_MAX;
+    let announced = body.announced().unwrap_or(bound);
+    if announced > bound {
+        return Err(too_large(announced));
+    }
+    let share = shared.share(announced).await?;
+    let mut sent = Vec::with_capacity(announced.min(4096));
+    while let Some(piece) = body.next().await? {
+        if sent.len() + piece.len() > bound {
+            return Err(too_large(sent.len() + piece.len()));
+        }
+        sent.extend_from_slice(&piece);
+    }
+    Ok((sent, share))
+}
+
+/// Refuses compressed bodies, which would be stored as they are or not at all.
+pub(super) fn not_encoded(headers: &HeaderMap) -> Result<(), Error> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(Error::Request {
+            kind: RequestKind::UnsupportedMediaType,
+            message: "Content-Encoding is not taken here: send the body as it is".to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The version as an entity tag. Printed as hexadecimal digits and a dash, so always a legal header.
+fn etag(version: &Version) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// `*`, or a tag. `None` in it: a tag that no version of ours has.
+#[derive(Debug, PartialEq, Eq)]
+enum Tags {
+    Any,
+    One(Option<Version>),
+}
+
+impl Tags {
+    fn includes(&self, version: &Version) -> bool {
+        match self {
+            Tags::Any => true,
+            Tags::One(tag) => tag.as_ref() == Some(version),
+        }
+    }
+}
+
+fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, Error> {
+    let mut values = headers.get_all(&name).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.to_str().unwrap_or_default().trim(),
+        (Some(_), Some(_)) => return Err(Error::bad_request(format!("{name} is given twice: one version, or *"))),
+    };
+    if value == "*" {
+        return Ok(Some(Tags::Any));
+    }
+    if let Some(version) = Version::parse(value) {
+        return Ok(Some(Tags::One(Some(version))));
+    }
+    let tag = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|tag| !tag.contains('"'));
+    let tag =
+        tag.ok_or_else(|| Error::bad_request(format!("{name} takes one version in quotes, as ETag says it, or *")))?;
+    Ok(Some(Tags::One(Version::parse(tag))))
+}
+
+fn write_condition(headers: &HeaderMap) -> Result<Condition, Error> {
+    // A version that this store cannot have made; no row is at it, so the condition fails where it is judged.
+    const NOWHERE: Version = Version { stamp: crate::time::Stamp::ZERO, origin: crate::id::ReplicaId::NONE };
+    match (tags(headers, IF_MATCH)?, tags(headers, IF_NONE_MATCH)?) {
+        (None, None) => Ok(Condition::Always),
+        (Some(Tags::Any), None) => Ok(Condition::Present),
+        (Some(Tags::One(version)), None) => Ok(Condition::At(version.unwrap_or(NOWHERE))),
+        (None, Some(Tags::Any)) => Ok(Condition::Absent),
+        (None, Some(Tags::One(_))) => Err(Error::bad_request("If-None-Match of a write takes * alone")),
+        (Some(_), Some(_)) => Err(Error::bad_request("If-Match and If-None-Match do not go together")),
+    }
+}

@@ -1,0 +1,146 @@
+//! One request: who asks, where it goes, and its answer.
+
+use super::answer::{Answer, empty_response, json_response};
+use super::body::BodyReader;
+use super::budget::{Budget, Share};
+use super::route::{self, Route};
+use super::serve::count;
+use super::{HttpOptions, Service, bulk, documents, guard, problem};
+use crate::error::{Error, RequestKind};
+use crate::report::HealthStatus;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use smol::Timer;
+use std::future::Future;
+use std::rc::Rc;
+use std::string::ToString;
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Shared<S> {
+    pub service: Rc<S>,
+    pub options: HttpOptions,
+    pub budget: Rc<Budget>,
+}
+
+impl<S> Shared<S> {
+    /// The service's answer, or `TIMEOUT_ERROR` once it took too long: then the outcome is unknown.
+    pub(super) async fn timed<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let limit = self.options.request_timeout;
+        let late = async {
+            Timer::after(limit).await;
+            Err(Error::Timeout { operation: what.to_string(), after_ms: limit.as_millis() as u64 })
+        };
+        smol::future::or(work, late).await
+    }
+
+    /// A share of the bytes that bodies may take. Nothing was begun, so waiting too long is not a timeout.
+    pub(super) async fn share(&self, bytes: usize) -> Result<Share, Error> {
+        let late = async {
+            Timer::after(self.options.request_timeout).await;
+            Err(Error::Request {
+                kind: RequestKind::TooManyRequests,
+                message: "the bodies of other requests fill the memory set aside for them: try again".to_string(),
+            })
+        };
+        smol::future::or(async { Ok(self.budget.take(bytes).await) }, late).await
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle<S: Service>(shared: &Shared<S>, request: Request<Incoming>) -> Response<Answer> {
+    let counters = &shared.options.counters;
+    let site = guard::check_site(&request, &shared.options);
+    let known = guard::is_known(&request, &shared.options);
+    let (head, incoming) = request.into_parts();
+    let mut body = BodyReader::new(incoming, &shared.options);
+    let answer = match site {
+        Ok(()) => dispatch(shared, &head, &mut body, known).await,
+        Err(error) => Err(error),
+    };
+    let response = answer.unwrap_or_else(|error| problem::response(&error));
+    body.drain(head.headers.contains_key(EXPECT)).await;
+    count(&counters.requests);
+    if response.status().is_client_error() {
+        count(&counters.client_errors);
+    } else if response.status().is_server_error() {
+        count(&counters.server_errors);
+    }
+    response
+}
+
+async fn dispatch<S: Service>(
+    shared: &Shared<S>,
+    head: &Parts,
+    body: &mut BodyReader,
+    known: bool,
+) -> Result<Response<Answer>, Error> {
+    let route = Route::parse(head.uri.path());
+    let health = route.as_ref().is_ok_and(Route::is_health);
+    if !health && shared.options.surface == super::Surface::HealthOnly {
+        let message = "this address answers /health, /livez and /readyz alone".to_string();
+        return Err(Error::Request { kind: RequestKind::NoSuchRoute, message });
+    }
+    // Before the route's own errors: a stranger does not learn which routes there are.
+    if !health && !known {
+        return Err(guard::unauthorized());
+    }
+    let query = head.uri.query();
+    let reads = matches!(head.method, Method::GET | Method::HEAD);
+    match route? {
+        Route::Document { collection, key } => match head.method {
+            Method::PUT => documents::put(shared, head, body, collection, key).await,
+            Method::DELETE => documents::delete(shared, head, collection, key).await,
+            _ if reads => documents::get(shared, head, &collection, &key).await,
+            _ => Ok(problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
+        },
+        Route::Documents { collection } => match head.method {
+            Method::POST => bulk::post(shared, head, body, &collection).await,
+            _ if reads => documents::list(shared, query, &collection).await,
+            _ => Ok(problem::method_not_allowed("GET, HEAD, POST")),
+        },
+        _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),
+        Route::Collections => {
+            route::no_query(query)?;
+            documents::collections(shared).await
+        }
+        Route::Status => {
+            route::no_query(query)?;
+            let status = shared.timed("read the status", async { Ok(shared.service.status().await) }).await?;
+            Ok(json_response(StatusCode::OK, &status))
+        }
+        Route::Peers => {
+            route::no_query(query)?;
+            let peers = shared.timed("read the peers", async { Ok(shared.service.peers().await) }).await?;
+            Ok(json_response(StatusCode::OK, &peers))
+        }
+        Route::Health => health_report(shared, known).await,
+        Route::Live => Ok(live()),
+        Route::Ready => Ok(ready(shared, known)),
+    }
+}
+
+async fn health_report<S: Service>(shared: &Shared<S>, known: bool) -> Result<Response<Answer>, Error> {
+    let report = shared.timed("read the health", async { Ok(shared.service.health().await) }).await?;
+    let status = match report.status {
+        HealthStatus::Healthy | HealthStatus::Degraded => StatusCode::OK,
+        HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Ok(json_response(status, &if known { report } else { report.without_names() }))
+}
+
+fn live() -> Response<Answer> {
+    let mut response = empty_response(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.body_mut() = Answer::small(json!({ "alive": true }).to_string());
+    response
+}
+
+fn ready<S: Service>(shared: &Shared<S>, known: bool) -> Response<Answer> {
+    let readiness = shared.service.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_response(status, &if known { readiness } else { readiness.without_names() })
+}

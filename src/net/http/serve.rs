@@ -1,0 +1,265 @@
+//! The accept loop: who gets a connection, what happens at the bound, and how everything ends.
+
+use super::budget::Budget;
+use super::connection::{Activity, Phase, Watched};
+use super::handle::{Shared, handle};
+use super::listen::Stream;
+use super::problem::{self, PROBLEM_JSON};
+use super::{HttpOptions, Listener, Service};
+use crate::error::{Error, RequestKind};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{LocalExecutor, Task, Timer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::format;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// What happened on a listener since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Connections accepted.
+    pub connections: Cell<u64>,
+    /// Connections that were answered 429 or dropped at the bound.
+    pub refused: Cell<u64>,
+    /// Idle connections that were closed to make room.
+    pub evicted: Cell<u64>,
+    /// Connections that ended in an error: not HTTP, too slow, cut.
+    pub broken: Cell<u64>,
+    /// Times that accepting failed.
+    pub accept_errors: Cell<u64>,
+    /// Requests answered.
+    pub requests: Cell<u64>,
+    /// Of these with a 4xx status.
+    pub client_errors: Cell<u64>,
+    /// Of these with a 5xx status.
+    pub server_errors: Cell<u64>,
+}
+
+pub(super) fn count(counter: &Cell<u64>) {
+    counter.set(counter.get().saturating_add(1));
+}
+
+/// Refusals that are being told at once; beyond it connections are dropped without a word.
+const REFUSALS_MAX: usize = 16;
+/// For telling one.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// After accepting failed, for want of file descriptors say, before it is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is ready, then lets the requests under way end within their bound. Dropping it ends all
+/// connections at once.
+pub(crate) async fn serve<S: Service>(
+    mut listener: Listener,
+    service: Rc<S>,
+    options: HttpOptions,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopped) = async_channel::bounded::<Infallible>(1);
+    let door = Rc::new(Door {
+        executor: LocalExecutor::new(),
+        stopped,
+        open: RefCell::default(),
+        refusals: Cell::new(0),
+        next_id: Cell::new(0),
+        turns: Rc::default(),
+        shared: Rc::new(Shared { service, budget: Budget::new(options.body_bytes_max), options }),
+    });
+    let life = async {
+        smol::future::or(shutdown, door.accept_forever(&mut listener)).await;
+        drop(listener);
+        drop(stop);
+        let bound = Timer::after(door.shared.options.shutdown_timeout);
+        smol::future::or(door.all_closed(), async {
+            bound.await;
+        })
+        .await;
+    };
+    door.executor.run(life).await;
+}
+
+/// What a connection is doing, and the task that serves it.
+type Connection = (Rc<Activity>, Task<()>);
+
+struct Door<S> {
+    executor: LocalExecutor<'static>,
+    stopped: async_channel::Receiver<Infallible>,
+    /// Dropping a task ends its connection.
+    open: RefCell<HashMap<u64, Connection>>,
+    refusals: Cell<usize>,
+    next_id: Cell<u64>,
+    turns: Rc<Cell<u64>>,
+    shared: Rc<Shared<S>>,
+}
+
+impl<S: Service> Door<S> {
+    async fn accept_forever(self: &Rc<Self>, listener: &mut Listener) {
+        let counters = &self.shared.options.counters;
+        loop {
+            match listener.accept().await {
+                Ok(stream) => {
+                    count(&counters.connections);
+                    self.admit(stream);
+                }
+                Err(error) if is_of_one_connection(&error) => count(&counters.accept_errors),
+                Err(_) => {
+                    count(&counters.accept_errors);
+                    Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: Stream) {
+        let full = self.open.borrow().len() >= self.shared.options.connections_max;
+        if full && !self.evict_one() {
+            self.refuse(stream);
+            return;
+        }
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let activity = Activity::new(self.turns.clone());
+        let (door, shared, stopped) = (Rc::downgrade(self), self.shared.clone(), self.stopped.clone());
+        let connection = connection(stream, activity.clone(), shared, stopped);
+        let task = self.executor.spawn(async move {
+            connection.await;
+            if let Some(door) = door.upgrade()
+                && let Some((_, task)) = door.open.borrow_mut().remove(&id)
+            {
+                task.detach();
+            }
+        });
+        self.open.borrow_mut().insert(id, (activity, task));
+    }
+
+    /// Closes the connection that has been idle longest. A client that keeps a connection must expect that.
+    fn evict_one(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let idle = open.iter().filter_map(|(id, (activity, _))| match activity.phase() {
+            Phase::Idle(since) => Some((since, *id)),
+            Phase::Fresh | Phase::Working | Phase::Answered => None,
+        });
+        let Some((_, longest)) = idle.min() else { return false };
+        open.remove(&longest);
+        count(&self.shared.options.counters.evicted);
+        true
+    }
+
+    /// Says 429 and closes, without reading a request.
+    fn refuse(self: &Rc<Self>, mut stream: Stream) {
+        count(&self.shared.options.counters.refused);
+        if self.refusals.get() >= REFUSALS_MAX {
+            return;
+        }
+        self.refusals.set(self.refusals.get() + 1);
+        let door = Rc::downgrade(self);
+        let told = async move {
+            stream.write_all(refusal().as_bytes()).await?;
+            stream.close().await?;
+            // What the client sends meanwhile is read, or the reset that answers it would overtake the refusal.
+            let mut unread = [0; 512];
+            while stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let refusal = async move {
+            let late = async {
+                Timer::after(REFUSAL_TIME).await;
+                Ok(())
+            };
+            // Whether it was heard is the client's affair.
+            let _ = smol::future::or(told, late).await;
+            if let Some(door) = door.upgrade() {
+                door.refusals.set(door.refusals.get() - 1);
+            }
+        };
+        self.executor.spawn(refusal).detach();
+    }
+
+    async fn all_closed(&self) {
+        let tasks: Vec<Task<()>> = self.open.borrow_mut().drain().map(|(_, (_, task))| task).collect();
+        for task in tasks {
+            task.await;
+        }
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn connection<S: Service>(
+    stream: Stream,
+    activity: Rc<Activity>,
+    shared: Rc<Shared<S>>,
+    stopped: async_channel::Receiver<Infallible>,
+) {
+    let options = &shared.options;
+    let watched = Watched::new(stream, activity.clone(), options.transfer_timeout);
+    let service = service_fn(|request| {
+        let (shared, activity) = (shared.clone(), activity.clone());
+        async move {
+            activity.begin();
+            let mut response = handle(&shared, request).await;
+            activity.answered(response.body_mut().take_share());
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_header_size(options.header_bytes_max)
+        .max_buf_size(BUFFER_BYTES.max(options.header_bytes_max))
+        .half_close(true)
+        .serve_connection(FuturesIo::new(watched), service);
+    let mut serving = pin!(serving);
+    let grace = async {
+        Timer::after(options.grace).await;
+        activity.grace_ended();
+        smol::future::pending().await
+    };
+    let told_to_stop = async {
+        // Nothing is ever sent: it ends when the sender is dropped.
+        let _ = stopped.recv().await;
+        None
+    };
+    let ended = smol::future::or(async { Some(serving.as_mut().await) }, smol::future::or(told_to_stop, grace)).await;
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if result.is_err() {
+        count(&options.counters.broken);
+    }
+}
+
+/// hyper's buffer for each direction of a connection; a larger answer is written from where it is.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn refusal() -> String {
+    let error = Error::Request {
+        kind: RequestKind::TooManyRequests,
+        message: "all connections of this node are busy: try again".to_string(),
+    };
+    let body = serde_json::to_string(&problem::Problem::of(&error)).unwrap_or_default();
+    format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: {PROBLEM_JSON}\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}

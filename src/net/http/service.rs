@@ -1,0 +1,33 @@
+//! What the server asks of a node.
+
+use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::error::Error;
+use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use std::string::String;
+use std::vec::Vec;
+
+/// A node, as the HTTP API sees it. Called on one thread; dropping a future means that nobody waits for it any more,
+/// not that the operation is undone.
+#[allow(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
+pub(crate) trait Service: 'static {
+    /// Writes in this order, as one group. Each has its own result, in the same order and number; an outer error means
+    /// that the outcome of all is that error. A result is given once it is on disk.
+    async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error>;
+    /// One live document.
+    async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error>;
+    /// Those of the keys that exist. The keys come sorted, without doubles, at most 1000. The page is bounded like any
+    /// other; where it is cut, `next` is its last key.
+    async fn get_many(&self, collection: &str, keys: &[String]) -> Result<Page, Error>;
+    /// One page of a collection; empty where there is none.
+    async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error>;
+    /// The collections, by name.
+    async fn collections(&self) -> Result<Vec<CollectionSummary>, Error>;
+    /// The sync tracker.
+    async fn status(&self) -> Status;
+    /// Members and strangers.
+    async fn peers(&self) -> PeersReport;
+    /// How well everything is.
+    async fn health(&self) -> HealthReport;
+    /// Whether it takes work.
+    fn readiness(&self) -> Readiness;
+}

@@ -1,0 +1,134 @@
+//! A service in memory, that can be told to fail.
+
+use super::super::Service;
+use crate::document::{CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Stored, Version, WriteOp};
+use crate::error::Error;
+use crate::id::ReplicaId;
+use crate::report::{HealthEntry, HealthReport, HealthStatus, HeardAddress, PeersReport, Readiness, Status};
+use crate::time::{Millis, Stamp};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) version: Version,
+    pub(crate) value: Vec<u8>,
+    pub(crate) ttl: Option<Millis>,
+}
+
+type MakeError = fn() -> Error;
+
+/// Documents in a map, and switches.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) documents: RefCell<BTreeMap<(String, String), Held>>,
+    pub(crate) stamp: Cell<u64>,
+    /// Sizes of the groups that were written.
+    pub(crate) groups: RefCell<Vec<usize>>,
+    /// Writes never end.
+    pub(crate) stuck: Cell<bool>,
+    /// Each operation fails so.
+    pub(crate) op_error: Cell<Option<MakeError>>,
+    /// Whole groups fail so, once so many have been written.
+    pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
+    pub(crate) health: Cell<HealthStatus>,
+    pub(crate) not_ready: Cell<bool>,
+}
+
+impl Memory {
+    fn apply(&self, op: WriteOp) -> Result<Stored, Error> {
+        if let Some(error) = self.op_error.get() {
+            return Err(error());
+        }
+        let mut documents = self.documents.borrow_mut();
+        let at = (op.collection, op.key);
+        let found = documents.get(&at).map(|held| held.version);
+        let holds = match op.condition {
+            Condition::Always => true,
+            Condition::Absent => found.is_none(),
+            Condition::Present => found.is_some(),
+            Condition::At(version) => found == Some(version),
+        };
+        if !holds {
+            return Err(Error::Concurrency { collection: at.0, key: at.1 });
+        }
+        self.stamp.set(self.stamp.get() + 1);
+        let version = Version { stamp: Stamp::from_bits(self.stamp.get()), origin: ReplicaId::from_bits(7) };
+        match op.value {
+            Some(value) => documents.insert(at, Held { version, value, ttl: op.ttl }),
+            None => documents.remove(&at),
+        };
+        Ok(Stored { version, existed: found.is_some() })
+    }
+
+    fn page<'a>(&self, found: impl Iterator<Item = (&'a (String, String), &'a Held)>, limit: usize) -> Page {
+        let mut page = Page::default();
+        let mut bytes = 0;
+        for ((_, key), held) in found {
+            if page.documents.len() == limit || (bytes > 0 && bytes + held.value.len() > PAGE_BYTES_MAX) {
+                page.next = page.documents.last().map(|document: &Document| document.key.clone());
+                break;
+            }
+            bytes += held.value.len();
+            page.documents.push(Document { key: key.clone(), version: held.version, value: held.value.clone() });
+        }
+        page
+    }
+}
+
+impl Service for Memory {
+    async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
+        if self.stuck.get() {
+            return smol::future::pending().await;
+        }
+        if let Some((after, error)) = self.group_error.get()
+            && self.groups.borrow().len() >= after
+        {
+            return Err(error());
+        }
+        self.groups.borrow_mut().push(ops.len());
+        smol::future::yield_now().await;
+        Ok(ops.into_iter().map(|op| self.apply(op)).collect())
+    }
+    async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
+        let documents = self.documents.borrow();
+        let held = documents.get(&(collection.to_string(), key.to_string()));
+        Ok(held.map(|held| Document { key: key.to_string(), version: held.version, value: held.value.clone() }))
+    }
+    async fn get_many(&self, collection: &str, keys: &[String]) -> Result<Page, Error> {
+        let documents = self.documents.borrow();
+        let found = documents.iter().filter(|((c, key), _)| c == collection && keys.contains(key));
+        Ok(self.page(found, usize::MAX))
+    }
+    async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error> {
+        let documents = self.documents.borrow();
+        let wanted = |(at, _): &(&(String, String), &Held)| {
+            let beyond = |after: &String| if query.reverse { at.1 < *after } else { at.1 > *after };
+            at.0 == collection && at.1.starts_with(&query.prefix) && query.after.as_ref().is_none_or(beyond)
+        };
+        let found = documents.iter().filter(wanted);
+        Ok(if query.reverse { self.page(found.rev(), query.limit) } else { self.page(found, query.limit) })
+    }
+    async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
+        let mut counts = BTreeMap::<String, u64>::new();
+        self.documents.borrow().keys().for_each(|(name, _)| *counts.entry(name.clone()).or_default() += 1);
+        Ok(counts.into_iter().map(|(name, documents)| CollectionSummary { name, documents }).collect())
+    }
+    async fn status(&self) -> Status {
+        Status { node_id: "gateway-01".to_string(), ..Status::default() }
+    }
+    async fn peers(&self) -> PeersReport {
+        let heard = HeardAddress { address: "10.0.0.9:5000".to_string(), reason: "another cluster key".to_string() };
+        PeersReport { peers: Vec::new(), heard: Vec::from([heard]) }
+    }
+    async fn health(&self) -> HealthReport {
+        let mut entry = HealthEntry::of(self.health.get());
+        entry.description = Some("gateway-07 lags".to_string());
+        HealthReport::new([("cbddc".to_string(), entry)].into(), 0.5)
+    }
+    fn readiness(&self) -> Readiness {
+        Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })
+    }
+}

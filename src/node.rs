@@ -1,0 +1,189 @@
+//! The node: storage, sockets and state machines, wired together on one executor.
+//!
+//! Nothing is decided here. `proto` decides, `store` keeps, `net` carries; this room takes each output of the engine
+//! to whoever does it and brings back what came of it.
+//!
+//! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
+//! a disk or a peer.
+
+mod documents;
+mod events;
+mod links;
+mod reports;
+mod service;
+mod shell;
+mod start;
+mod tracker;
+
+use crate::config::Config;
+use crate::document::{CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json};
+use crate::error::Error;
+use crate::id::NodeId;
+use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use crate::time::Millis;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::Service;
+use shell::Shell;
+use smol::LocalExecutor;
+use std::boxed::Box;
+use std::format;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::string::String;
+use std::vec::Vec;
+
+pub use tracker::SyncTracker;
+
+/// A running node. Cheap to clone; all clones are the same node. Lives on the thread of its executor.
+///
+/// The executor's thread does sockets, HTTP and decisions; two more threads own the database connections.
+#[derive(Clone)]
+pub struct Node {
+    shell: Rc<Shell>,
+}
+
+impl Node {
+    /// Starts a node on `executor`, which the caller runs.
+    ///
+    /// ```no_run
+    /// # use std::rc::Rc;
+    /// let executor = Rc::new(smol::LocalExecutor::new());
+    /// smol::block_on(executor.run(async {
+    ///     let config = cbddc::Config::builder().node_id("gateway-01").build()?;
+    ///     let node = cbddc::Node::start(executor.clone(), config).await?;
+    ///     node.collection("users").put("alice", &"Alice").await?;
+    ///     node.shutdown().await
+    /// }))?;
+    /// # Ok::<(), cbddc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for keys and paths, [`Error::Network`] for ports in use, [`Error::Persistence`] and
+    /// [`Error::DatabaseCorruption`] for the database.
+    pub async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Node, Error> {
+        Ok(Node { shell: start::start(executor, config).await? })
+    }
+    /// Its name.
+    pub fn node_id(&self) -> &NodeId {
+        &self.shell.identity.node_id
+    }
+    /// Where it accepts links, with the port that was chosen for port 0.
+    pub fn link_address(&self) -> SocketAddr {
+        self.shell.addresses.links
+    }
+    /// Where its HTTP API is, if it has one on TCP.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.shell.addresses.http.get()
+    }
+    /// A collection; it exists as soon as it holds a document.
+    pub fn collection(&self, name: impl Into<String>) -> Collection {
+        Collection { shell: self.shell.clone(), name: name.into() }
+    }
+    /// All collections, by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
+        self.shell.collections().await
+    }
+    /// Writes several documents as one group; each has its own result, given once it is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where a value is not JSON, and none was written; else where nothing is known of any of them.
+    pub async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
+        ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
+        self.shell.write(ops).await
+    }
+    /// The sync tracker and the figures of the parts.
+    pub async fn status(&self) -> Status {
+        self.shell.status().await
+    }
+    /// Members, and addresses that were heard without becoming a link.
+    pub async fn peers(&self) -> PeersReport {
+        self.shell.peers_report()
+    }
+    /// How well everything is.
+    pub async fn health(&self) -> HealthReport {
+        self.shell.health().await
+    }
+    /// Whether it takes work, and if not, why.
+    pub fn readiness(&self) -> Readiness {
+        self.shell.readiness()
+    }
+    /// Says goodbye to the peers, finishes what was accepted, and closes the database.
+    ///
+    /// # Errors
+    /// The store's, where the database could not be closed cleanly; what was acknowledged is on disk all the same.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.shell.shutdown().await
+    }
+}
+
+/// The documents of one collection.
+#[derive(Clone)]
+pub struct Collection {
+    shell: Rc<Shell>,
+    name: String,
+}
+
+impl Collection {
+    /// Stores a document; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where it is not JSON or a name is out of bounds, [`Error::Persistence`], [`Error::Timeout`].
+    pub async fn put<T: Serialize + ?Sized>(&self, key: &str, document: &T) -> Result<Stored, Error> {
+        let value = serde_json::to_vec(document)
+            .map_err(|cause| Error::bad_request(format!("the document does not become JSON: {cause}")))?;
+        self.write(key, Some(value), None, Condition::Always).await
+    }
+    /// The document, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Persistence`], [`Error::DatabaseCorruption`]; [`Error::Request`] where it is not of that type.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let Some(document) = self.get_bytes(key).await? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&document.value);
+        parsed.map(Some).map_err(|cause| Error::bad_request(format!("{key} is not of that type: {cause}")))
+    }
+    /// The document's version and bytes, as they were written.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub async fn get_bytes(&self, key: &str) -> Result<Option<Document>, Error> {
+        self.shell.get(&self.name, key).await
+    }
+    /// Deletes a document; says whether there was one.
+    ///
+    /// # Errors
+    /// As [`Collection::put`].
+    pub async fn delete(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.write(key, None, None, Condition::Always).await?.existed)
+    }
+    /// Stores or deletes with a condition and a time to live in milliseconds. `value` is JSON, `None` deletes.
+    ///
+    /// # Errors
+    /// As [`Collection::put`]; [`Error::Concurrency`] where the condition does not hold.
+    pub async fn write(
+        &self,
+        key: &str,
+        value: Option<Vec<u8>>,
+        ttl: Option<Millis>,
+        condition: Condition,
+    ) -> Result<Stored, Error> {
+        let value = match value.as_deref().map(json::check) {
+            Some(checked) => Some(checked?.to_vec()),
+            None => None,
+        };
+        let op = WriteOp { collection: self.name.clone(), key: key.into(), value, ttl, condition };
+        let mut written = self.shell.write(Vec::from([op])).await?;
+        written.pop().unwrap_or_else(|| Err(Error::persistence("the store answered nothing", None::<Box<_>>)))
+    }
+    /// One page of documents, in byte order of their keys.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, query: &Query) -> Result<Page, Error> {
+        self.shell.list(&self.name, query).await
+    }
+}

@@ -1,0 +1,285 @@
+//! What callers do: writes through the engine to storage, reads through the cache.
+
+use super::shell::Shell;
+use crate::cache::{CacheStatistics, DocumentCache};
+use crate::document::{
+    CollectionSummary, Condition, Document, PAGE_DOCUMENTS_MAX, Page, Query, Stored, Version, WriteOp,
+};
+use crate::error::{Error, PersistenceKind};
+use crate::limits::{COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, KEY_BYTES_MAX};
+use crate::log::trace;
+use crate::proto::{Client, Input, StoreFault};
+use crate::replica::{Precondition, Reply, Write};
+use crate::row::{Body, RowKey, Scope};
+use crate::time::Millis;
+use async_channel::Sender;
+use smol::Timer;
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::format;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// A write that storage does not answer for so long is answered with `TIMEOUT_ERROR`: its outcome is unknown.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Callers whose writes are on their way.
+#[derive(Default)]
+pub(super) struct Waiting {
+    callers: RefCell<HashMap<u64, Caller>>,
+    next: Cell<u64>,
+}
+
+struct Caller {
+    ops: Vec<Op>,
+    answer: Sender<Result<Reply, Error>>,
+}
+
+/// What of an operation is needed when its answer comes.
+struct Op {
+    collection: String,
+    key: String,
+    /// For the cache: the document and its expiry.
+    fresh: Option<(Vec<u8>, Option<Millis>)>,
+}
+
+/// The cache, and reads that are filling it.
+pub(super) struct Reads {
+    cache: RefCell<DocumentCache<Cached>>,
+    /// Reads on their way to storage; true once the document has changed since they began.
+    filling: RefCell<HashMap<(String, String), Rc<Cell<bool>>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Cached {
+    version: Version,
+    expires_at: Option<Millis>,
+}
+
+impl Reads {
+    pub(super) fn new(bytes: usize) -> Reads {
+        Reads { cache: RefCell::new(DocumentCache::new(bytes)), filling: RefCell::default() }
+    }
+    pub(super) fn statistics(&self) -> CacheStatistics {
+        self.cache.borrow().statistics()
+    }
+    /// Rows changed by replication or time; no keys means all of them.
+    pub(super) fn changed(&self, keys: &[RowKey]) {
+        if keys.is_empty() {
+            self.cache.borrow_mut().clear();
+            self.filling.borrow().values().for_each(|changed| changed.set(true));
+        }
+        for key in keys.iter().filter(|key| key.scope != Scope::System) {
+            self.forget(&key.collection, &key.key);
+        }
+    }
+    fn forget(&self, collection: &str, key: &str) {
+        self.cache.borrow_mut().remove(collection, key);
+        let filling = self.filling.borrow();
+        if !filling.is_empty() {
+            if let Some(changed) = filling.get(&(collection.to_string(), key.to_string())) {
+                changed.set(true);
+            }
+        }
+    }
+    fn stored(&self, op: Op, version: Version, alone: bool) {
+        self.forget(&op.collection, &op.key);
+        // A bulk import must not push out what is being read.
+        if let Some((value, expires_at)) = op.fresh.filter(|_| alone) {
+            self.cache.borrow_mut().set(&op.collection, &op.key, value, Cached { version, expires_at });
+        }
+    }
+}
+
+impl Shell {
+    /// Writes a group; each operation has its own result, given once it is on disk.
+    pub(crate) async fn write(self: &Rc<Self>, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
+        let now = self.engine.borrow().reading(self.now()).millis;
+        let mut results: Vec<Option<Error>> = Vec::with_capacity(ops.len());
+        let (mut writes, mut kept, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for op in ops {
+            let refused = check(&op).err();
+            if refused.is_none() {
+                let (write, op) = self.meant(op, now);
+                names.push((op.collection.clone(), op.key.clone()));
+                writes.push(write);
+                kept.push(op);
+            }
+            results.push(refused);
+        }
+        let mut written = if writes.is_empty() { Vec::new() } else { self.submit(writes, kept).await? }.into_iter();
+        let mut names = names.into_iter();
+        let missing = || Error::persistence("the store answered less than it was asked", None::<Box<_>>);
+        Ok(results
+            .into_iter()
+            .map(|refused| match refused {
+                Some(error) => Err(error),
+                None => {
+                    let (collection, key) = names.next().unwrap_or_default();
+                    match written.next() {
+                        Some(Ok(written)) => Ok(Stored {
+                            version: Version { stamp: written.stamp, origin: written.origin },
+                            existed: written.existed,
+                        }),
+                        Some(Err(_)) => Err(Error::Concurrency { collection, key }),
+                        None => Err(missing()),
+                    }
+                }
+            })
+            .collect())
+    }
+
+    async fn submit(
+        self: &Rc<Self>,
+        writes: Vec<Write>,
+        ops: Vec<Op>,
+    ) -> Result<Vec<Result<crate::replica::Written, crate::replica::Refused>>, Error> {
+        let client = self.waiting.next.get() + 1;
+        self.waiting.next.set(client);
+        let (answer, answered) = async_channel::bounded(1);
+        self.waiting.callers.borrow_mut().insert(client, Caller { ops, answer });
+        self.feed(Input::Client { client, request: Client::Write(writes) });
+        let timeout = async {
+            Timer::after(WRITE_TIMEOUT).await;
+            let after_ms = WRITE_TIMEOUT.as_millis() as u64;
+            Err(Error::Timeout { operation: "store".to_string(), after_ms })
+        };
+        let answered = async {
+            let stopping = |_| Err(Error::Timeout { operation: "store, the node stops".to_string(), after_ms: 0 });
+            answered.recv().await.unwrap_or_else(stopping)
+        };
+        match smol::future::or(answered, timeout).await? {
+            Reply::Written(written) => Ok(written),
+            _ => Err(Error::persistence("the store answered something else", None::<Box<_>>)),
+        }
+    }
+
+    /// The engine answers a caller: the cache follows in the same step, then the caller is told.
+    pub(super) fn answer(&self, client: u64, result: Result<Reply, StoreFault>) {
+        let Some(Caller { ops, answer }) = self.waiting.callers.borrow_mut().remove(&client) else { return };
+        let alone = ops.len() == 1;
+        let result = match result {
+            Ok(Reply::Written(written)) => {
+                for (op, written) in ops.into_iter().zip(&written) {
+                    match written {
+                        Ok(written) if written.changed => {
+                            let version = Version { stamp: written.stamp, origin: written.origin };
+                            self.reads.stored(op, version, alone);
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(Reply::Written(written))
+            }
+            Ok(reply) => Ok(reply),
+            Err(fault) => {
+                ops.iter().for_each(|op| self.reads.forget(&op.collection, &op.key));
+                let unknown = || Error::Timeout { operation: "store".to_string(), after_ms: 0 };
+                let failed = || Error::persistence("the store could not do it", None::<Box<_>>);
+                let error = self.fault.borrow_mut().take();
+                Err(error.unwrap_or_else(|| if fault == StoreFault::Unknown { unknown() } else { failed() }))
+            }
+        };
+        // A caller that no longer waits has been told that the outcome is unknown.
+        let _ = answer.try_send(result);
+    }
+
+    /// One document, from the cache or from disk.
+    pub(crate) async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
+        check_names(collection, key)?;
+        let now = self.engine.borrow().reading(self.now()).millis;
+        let cached = self.reads.cache.borrow_mut().get(collection, key);
+        if let Some(cached) = cached {
+            trace!("cache hit collection={} key={}", collection, key);
+            let over = cached.version.expires_at.is_some_and(|at| at <= now);
+            let document =
+                || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
+            return Ok((!over).then(document));
+        }
+        trace!("cache miss collection={} key={}", collection, key);
+        let name = (collection.to_string(), key.to_string());
+        let changed = self.reads.filling.borrow_mut().entry(name.clone()).or_default().clone();
+        let read = self.store.get(self.scope(collection), collection, key, now).await;
+        {
+            let mut filling = self.reads.filling.borrow_mut();
+            // Another read of the same key may share the mark: the last one takes it away.
+            if Rc::strong_count(&changed) <= 2 || changed.get() {
+                filling.remove(&name);
+            }
+        }
+        let Some((document, expires_at)) = read? else { return Ok(None) };
+        if !changed.get() {
+            let cached = Cached { version: document.version, expires_at };
+            self.reads.cache.borrow_mut().set(collection, key, document.value.as_slice(), cached);
+        }
+        Ok(Some(document))
+    }
+
+    pub(crate) async fn get_many(&self, collection: &str, keys: &[String]) -> Result<Page, Error> {
+        keys.iter().try_for_each(|key| check_names(collection, key))?;
+        if keys.len() > PAGE_DOCUMENTS_MAX {
+            return Err(Error::bad_request(format!("at most {PAGE_DOCUMENTS_MAX} keys at once")));
+        }
+        let now = self.engine.borrow().reading(self.now()).millis;
+        self.store.get_many(self.scope(collection), collection, keys.to_vec(), now).await
+    }
+
+    pub(crate) async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error> {
+        check_collection(collection)?;
+        let now = self.engine.borrow().reading(self.now()).millis;
+        self.store.list(self.scope(collection), collection, query, now).await
+    }
+
+    pub(crate) async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
+        let now = self.engine.borrow().reading(self.now()).millis;
+        self.store.collections(now).await
+    }
+
+    /// What an operation means on this node: scope, expiry, precondition.
+    fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
+        let configured = self.config.collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
+        let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
+        let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
+        let precondition = match op.condition {
+            Condition::Always => Precondition::None,
+            Condition::Absent => Precondition::Absent,
+            Condition::Present => Precondition::Present,
+            Condition::At(version) => Precondition::At(version.stamp, version.origin),
+        };
+        let key = RowKey { scope: self.scope(&op.collection), collection: op.collection.clone(), key: op.key.clone() };
+        let fresh = op.value.clone().map(|value| (value, expires_at));
+        let body = op.value.map_or(Body::Tombstone, Body::Live);
+        (Write { key, body, expires_at, precondition }, Op { collection: op.collection, key: op.key, fresh })
+    }
+}
+
+fn check(op: &WriteOp) -> Result<(), Error> {
+    check_names(&op.collection, &op.key)?;
+    let Some(value) = &op.value else { return Ok(()) };
+    if value.len() > DOCUMENT_BYTES_MAX {
+        let message = format!("{} bytes are more than the {DOCUMENT_BYTES_MAX} that a document may have", value.len());
+        return Err(Error::Persistence { kind: PersistenceKind::DocumentTooLarge, message, source: None });
+    }
+    Ok(())
+}
+
+fn check_collection(collection: &str) -> Result<(), Error> {
+    if (1..=COLLECTION_BYTES_MAX).contains(&collection.len()) {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!(
+        "a collection's name has 1 to {COLLECTION_BYTES_MAX} bytes, not {}",
+        collection.len()
+    )))
+}
+
+fn check_names(collection: &str, key: &str) -> Result<(), Error> {
+    check_collection(collection)?;
+    if (1..=KEY_BYTES_MAX).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!("a key has 1 to {KEY_BYTES_MAX} bytes, not {}", key.len())))
+}

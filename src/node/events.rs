@@ -1,0 +1,142 @@
+//! What happened, told to the log and to the sync tracker.
+
+use super::shell::Shell;
+use crate::log::{critical, debug, error, info, warn};
+use crate::net::{Fault, LinkError};
+use crate::proto::{Event, Input, LinkId, Target};
+use crate::secure::DeviceKey;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::string::{String, ToString};
+
+impl Shell {
+    pub(super) fn happened(self: &Rc<Self>, event: Event) {
+        match event {
+            Event::Discovered { address, replica } => {
+                info!("peer discovered address={} replica={}", address, replica.to_string());
+            }
+            Event::Linked { node_id, device, address } => {
+                self.tracker.borrow_mut().succeeded(&address.to_string());
+                info!("peer linked node={} device={} address={}", node_id.as_str(), device.to_string(), address);
+            }
+            Event::Unlinked { node_id, reason } => {
+                let node = node_id.map_or_else(|| "unknown".to_string(), |node| node.to_string());
+                let reason = reason.map_or_else(|| "the connection ended".to_string(), |reason| reason.reason());
+                info!("peer unlinked node={} reason=\"{}\"", node, reason);
+            }
+            Event::DialFailed { target, failure } => {
+                debug!("dial failed peer={} reason={:?}", self.target(target), failure);
+            }
+            Event::Stranger { address, reason } => {
+                warn!(
+                    "beacon of a stranger address={} reason=\"{}\", a member needs the same cluster key file",
+                    address,
+                    reason.to_string()
+                );
+            }
+            Event::CaughtUp { node_id } => debug!("sync caught up node={}", node_id.as_str()),
+            Event::InSync { node_id } => {
+                let now = self.engine.borrow().reading(self.now()).millis;
+                self.tracker.borrow_mut().in_sync(now);
+                debug!("sync equal digests node={}", node_id.as_str());
+            }
+            Event::DigestsDiffer { node_id } => {
+                error!("sync digests differ, both nodes are compared row by row now node={}", node_id.as_str());
+                self.note("digests differ at equal vectors", Some(node_id.as_str()), "SYNC_ERROR");
+            }
+            Event::BootstrapStarted { node_id } => {
+                warn!("bootstrap, this node was away for too long and takes the whole state from={}", node_id.as_str());
+            }
+            Event::BootstrapDone { done } => {
+                warn!(
+                    "bootstrap done deleted_again={} written_again={} recovered={}",
+                    done.deleted_again, done.written_again, done.recovered
+                );
+            }
+            Event::Forked { replica } => {
+                error!(
+                    "this disk was rolled back or cloned, the database has a new identity replica={}",
+                    replica.to_string()
+                );
+                self.note("the disk was rolled back or cloned", None, "SYNC_ERROR");
+            }
+            Event::PeerForked { node_id } => {
+                warn!("the peer's disk was rolled back or cloned, it takes a new identity node={}", node_id.as_str());
+            }
+            Event::DeviceCloned => self.take_new_device_key(),
+            Event::NameTaken { node_id, device } => {
+                error!(
+                    "refused: the name belongs to another device, 'cbddc peers replace' admits it node={} device={}",
+                    node_id.as_str(),
+                    device.to_string()
+                );
+                self.note("the node name belongs to another device key", Some(node_id.as_str()), "SYNC_ERROR");
+            }
+            Event::ApplyFailed { node_id } => {
+                let cause = self.fault.borrow_mut().take().map_or_else(String::new, |fault| fault.to_string());
+                error!("sync failed, the store did not take a batch node={} cause=\"{}\"", node_id.as_str(), cause);
+                self.note(&cause, Some(node_id.as_str()), "PERSISTENCE_ERROR");
+            }
+        }
+    }
+
+    /// Two cards were cloned while one ran: this device takes a key of its own.
+    fn take_new_device_key(self: &Rc<Self>) {
+        match crate::key::replace_device_key(&self.config.device_key_file()) {
+            Ok(bytes) => {
+                let key = DeviceKey::from_private(bytes);
+                let device = key.device_id();
+                self.identity.device.set(device);
+                *self.identity.device_key.borrow_mut() = key;
+                error!("another device has this device's key, it has a new one device={}", device.to_string());
+                self.feed(Input::NewDevice { device });
+            }
+            Err(cause) => critical!("another device has this device's key and no new one can be written: {}", cause),
+        }
+    }
+
+    pub(super) fn stranger_refused(&self, address: SocketAddr, error: &LinkError) {
+        self.links.refused.set(self.links.refused.get() + 1);
+        let news = {
+            let mut tracker = self.tracker.borrow_mut();
+            let host = address.ip().to_string();
+            let known = tracker.failures().any(|(known, _)| *known == host);
+            tracker.failed(host, error.to_string());
+            !known
+        };
+        if news {
+            warn!("link refused address={} reason=\"{}\"", address, error.to_string());
+        } else {
+            debug!("link refused address={} reason=\"{}\"", address, error.to_string());
+        }
+    }
+
+    pub(super) fn dial_failed(&self, target: Target, error: &LinkError) {
+        let peer = self.target(target);
+        self.tracker.borrow_mut().failed(peer.clone(), error.to_string());
+        self.note(&error.to_string(), Some(&peer), "NETWORK_ERROR");
+    }
+
+    pub(super) fn link_failed(&self, link: LinkId, address: SocketAddr, error: &LinkError) {
+        match error {
+            LinkError::Closed | LinkError::Cut => debug!("link ended link={} address={}", link.0, address),
+            _ if error.fault() == Fault::Peer => {
+                warn!("link broken by the peer address={} reason=\"{}\"", address, error.to_string());
+                self.note(&error.to_string(), Some(&address.to_string()), "NETWORK_ERROR");
+            }
+            _ => debug!("link broken address={} reason=\"{}\"", address, error.to_string()),
+        }
+    }
+
+    fn note(&self, message: &str, peer: Option<&str>, code: &str) {
+        let now = crate::clock::wall_ms();
+        self.tracker.borrow_mut().record_error(now, message, peer, code);
+    }
+
+    fn target(&self, target: Target) -> String {
+        match target {
+            Target::Fixed(index) => self.config.cluster.peers.get(index).cloned().unwrap_or_default(),
+            Target::Heard(instance) => std::format!("{instance:016x}"),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Links of the node: accepting, dialling, and two tasks for each, so that reading never waits for writing.
+
+use super::shell::Shell;
+use crate::limits::HANDSHAKES_MAX;
+use crate::log::{debug, info};
+use crate::net::Listener;
+use crate::net::{Established, LinkError};
+use crate::net::{Patience, accept, dial, resolve};
+use crate::proto::{DialFailure, Input, LinkId, Target};
+use crate::secure::HandshakeError;
+use crate::wire::Message;
+use async_channel::{Receiver, Sender, TrySendError};
+use smol::Timer;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Messages that wait to be written to one link. The engine's window bounds their bytes; a peer that lets so many small
+/// ones gather reads nothing.
+const OUTGOING_MAX: usize = 1024;
+/// Batches of one link that storage has not answered yet: beyond it the link is not read. An honest peer stops at the
+/// window, well before.
+const UNANSWERED_MAX: usize = 64;
+/// How often a link that is not read looks whether it may be.
+const RETRY_READING: Duration = Duration::from_millis(5);
+/// A goodbye that the peer does not take is given up after this.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The open links.
+#[derive(Default)]
+pub(super) struct LinkTable {
+    open: RefCell<HashMap<LinkId, Sender<Message>>>,
+    running: Cell<usize>,
+    next: Cell<u64>,
+    handshakes: Cell<usize>,
+    pub(super) refused: Cell<u64>,
+    pub(super) bytes_in: Cell<u64>,
+    pub(super) bytes_out: Cell<u64>,
+}
+
+impl LinkTable {
+    fn open(&self) -> (LinkId, Receiver<Message>) {
+        self.next.set(self.next.get() + 1);
+        let link = LinkId(self.next.get());
+        let (sender, messages) = async_channel::bounded(OUTGOING_MAX);
+        self.open.borrow_mut().insert(link, sender);
+        self.running.set(self.running.get() + 1);
+        (link, messages)
+    }
+    /// No more messages; those that wait are still written.
+    pub(super) fn close(&self, link: LinkId) {
+        self.open.borrow_mut().remove(&link);
+    }
+    /// Waits until what was said to the peers is out, for a bounded time.
+    pub(super) async fn drained(&self) {
+        let all = async {
+            while self.running.get() > 0 {
+                Timer::after(RETRY_READING).await;
+            }
+        };
+        let enough = async {
+            Timer::after(GOODBYE).await;
+        };
+        smol::future::or(all, enough).await;
+    }
+}
+
+fn entropy(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system's generator worked when this node made its instance number");
+}
+
+impl Shell {
+    pub(super) fn send(self: &Rc<Self>, link: LinkId, message: Message) {
+        let sent = self.links.open.borrow().get(&link).map(|sender| sender.try_send(message));
+        if let Some(Err(TrySendError::Full(_))) = sent {
+            info!("link closed, the peer reads nothing link={}", link.0);
+            self.links.close(link);
+        }
+    }
+
+    pub(super) async fn accept_forever(self: Rc<Self>, mut listener: Listener) {
+        loop {
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!("accepting failed error={}", error);
+                    continue;
+                }
+            };
+            if self.links.handshakes.get() >= HANDSHAKES_MAX {
+                // Closed without a word: whoever is a member tries again.
+                self.links.refused.set(self.links.refused.get() + 1);
+                continue;
+            }
+            self.links.handshakes.set(self.links.handshakes.get() + 1);
+            let shell = self.clone();
+            self.spawn(async move {
+                let keys = shell.identity.cluster_keys.borrow().clone();
+                let device_key = shell.identity.device_key.borrow().clone();
+                let joined = accept(stream, &keys, &device_key, Patience::default(), &mut entropy).await;
+                shell.links.handshakes.set(shell.links.handshakes.get() - 1);
+                match joined {
+                    Ok(established) => shell.run_link(established, None).await,
+                    Err(error) => shell.stranger_refused(address, &error),
+                }
+            });
+        }
+    }
+
+    pub(super) fn dial(self: &Rc<Self>, target: Target, addresses: Vec<SocketAddr>) {
+        let shell = self.clone();
+        self.spawn(async move {
+            let patience = Patience::default();
+            let resolved = match target {
+                Target::Heard(_) => Ok(addresses),
+                Target::Fixed(index) => match shell.config.cluster.peers.get(index) {
+                    Some(peer) => resolve(peer, patience).await,
+                    None => Err(LinkError::NoAddress),
+                },
+            };
+            let keys = shell.identity.cluster_keys.borrow().clone();
+            let device_key = shell.identity.device_key.borrow().clone();
+            let joined = match resolved {
+                Ok(addresses) => dial(&addresses, &keys, &device_key, patience, &mut entropy).await,
+                Err(error) => Err(error),
+            };
+            match joined {
+                Ok(established) => shell.run_link(established, Some(target)).await,
+                Err(error) => {
+                    let failure = failure(&error);
+                    shell.dial_failed(target, &error);
+                    shell.feed(Input::DialFailed { target, failure });
+                }
+            }
+        });
+    }
+
+    async fn run_link(self: &Rc<Self>, established: Established, dialled: Option<Target>) {
+        let Established { device, peer_addr: address, mut reader, mut writer, .. } = established;
+        let (link, messages) = self.links.open();
+        self.feed(Input::Linked { link, device, address, dialled });
+        let (mut counted_in, mut counted_out) = (0, 0);
+        let reading = async {
+            loop {
+                match reader.next().await {
+                    Ok(message) => {
+                        self.links.bytes_in.set(self.links.bytes_in.get() + reader.bytes_in() - counted_in);
+                        counted_in = reader.bytes_in();
+                        self.feed(Input::Received { link, message });
+                        while self.engine.borrow().unanswered(link) > UNANSWERED_MAX {
+                            Timer::after(RETRY_READING).await;
+                        }
+                    }
+                    Err(error) => return Some(error),
+                }
+            }
+        };
+        let writing = async {
+            while let Ok(message) = messages.recv().await {
+                let sent = writer.send(&message).await;
+                self.links.bytes_out.set(self.links.bytes_out.get() + writer.bytes_out() - counted_out);
+                counted_out = writer.bytes_out();
+                if let Err(error) = sent {
+                    return Some(error);
+                }
+            }
+            None
+        };
+        let ended = smol::future::or(writing, reading).await;
+        writer.close();
+        self.links.close(link);
+        self.links.running.set(self.links.running.get() - 1);
+        if let Some(error) = ended {
+            self.link_failed(link, address, &error);
+        }
+        self.feed(Input::Unlinked { link });
+    }
+}
+
+fn failure(error: &LinkError) -> DialFailure {
+    match error {
+        LinkError::Unresolved { .. } | LinkError::NoAddress => DialFailure::NoSuchName,
+        LinkError::Timeout { .. } => DialFailure::TimedOut,
+        LinkError::Unreachable { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+            DialFailure::Refused
+        }
+        LinkError::Unreachable { .. } => DialFailure::TimedOut,
+        LinkError::Handshake(HandshakeError::Keys) => DialFailure::Handshake,
+        _ => DialFailure::Handshake,
+    }
+}

@@ -1,0 +1,43 @@
+//! The node as the HTTP API sees it.
+
+use super::shell::Shell;
+use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::error::Error;
+use crate::net::http;
+use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use std::rc::Rc;
+use std::string::String;
+use std::vec::Vec;
+
+/// Takes each call to the shell.
+pub(super) struct Service(pub(super) Rc<Shell>);
+
+impl http::Service for Service {
+    async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
+        self.0.write(ops).await
+    }
+    async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
+        self.0.get(collection, key).await
+    }
+    async fn get_many(&self, collection: &str, keys: &[String]) -> Result<Page, Error> {
+        self.0.get_many(collection, keys).await
+    }
+    async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error> {
+        self.0.list(collection, query).await
+    }
+    async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
+        self.0.collections().await
+    }
+    async fn status(&self) -> Status {
+        self.0.status().await
+    }
+    async fn peers(&self) -> PeersReport {
+        self.0.peers_report()
+    }
+    async fn health(&self) -> HealthReport {
+        self.0.health().await
+    }
+    fn readiness(&self) -> Readiness {
+        self.0.readiness()
+    }
+}

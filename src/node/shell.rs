@@ -1,0 +1,309 @@
+//! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
+
+use super::documents::{Reads, Waiting};
+use super::links::LinkTable;
+use super::tracker::SyncTracker;
+use crate::clock;
+use crate::config::{Config, Scope as ConfiguredScope};
+use crate::error::Error;
+use crate::id::{DeviceId, NodeId};
+use crate::log::{trace, warn};
+use crate::net::Beacons;
+use crate::proto::{Engine, Input, Now, Output, StoreFault};
+use crate::row::Scope;
+use crate::secure::{ClusterKey, DeviceKey};
+use crate::store::Store;
+use crate::time::Millis;
+use crate::wire::Message;
+use async_channel::{Receiver, Sender};
+use smol::{LocalExecutor, Timer};
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Whether the clock is synchronised is asked this often, since asking is a system call.
+const SYNCHRONISED_FRESH_MS: Millis = 1_000;
+
+/// Who this node is.
+pub(super) struct Identity {
+    pub(super) node_id: NodeId,
+    pub(super) device: Cell<DeviceId>,
+    pub(super) device_key: RefCell<DeviceKey>,
+    pub(super) cluster_keys: RefCell<Vec<ClusterKey>>,
+}
+
+/// Where it can be reached.
+pub(super) struct Addresses {
+    pub(super) links: SocketAddr,
+    pub(super) http: Cell<Option<SocketAddr>>,
+}
+
+/// Everything of one node, on one thread.
+pub(crate) struct Shell {
+    pub(super) executor: Rc<LocalExecutor<'static>>,
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    pub(super) addresses: Addresses,
+    pub(super) store: Store,
+    pub(super) database_path: PathBuf,
+    pub(super) engine: RefCell<Engine>,
+    pub(super) links: LinkTable,
+    pub(super) waiting: Waiting,
+    pub(super) reads: Reads,
+    pub(super) tracker: RefCell<SyncTracker>,
+    pub(super) beacons: Option<Beacons>,
+    pub(super) started_at: Millis,
+    /// Closed when the node stops: everything that runs for ever listens to it.
+    pub(super) stopped: Receiver<()>,
+    stop: Sender<()>,
+    /// Closed when no more requests are taken.
+    pub(super) stopping: Receiver<()>,
+    stop_taking: Sender<()>,
+    pub(super) http_ended: RefCell<Vec<Receiver<()>>>,
+    inputs: RefCell<VecDeque<Input>>,
+    handling: Cell<bool>,
+    /// The error behind the fault that the engine is being told.
+    pub(super) fault: RefCell<Option<Error>>,
+    /// Why storage did not do what it was last asked to.
+    pub(super) store_fault: RefCell<Option<String>>,
+    store_order: Sender<InOrder>,
+    wake: Sender<()>,
+    scheduled: Cell<Millis>,
+    synchronised: Cell<(Millis, bool)>,
+}
+
+/// An answer of storage that becomes an input, in the order in which it was asked for.
+type InOrder = Pin<Box<dyn Future<Output = (Input, Option<Error>)>>>;
+
+pub(super) struct Parts {
+    pub(super) executor: Rc<LocalExecutor<'static>>,
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    pub(super) addresses: Addresses,
+    pub(super) store: Store,
+    pub(super) database_path: PathBuf,
+    pub(super) engine: Engine,
+    pub(super) beacons: Option<Beacons>,
+}
+
+impl Shell {
+    pub(super) fn new(parts: Parts) -> Rc<Shell> {
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons } = parts;
+        let (stop, stopped) = async_channel::bounded(1);
+        let (stop_taking, stopping) = async_channel::bounded(1);
+        let (wake, woken) = async_channel::bounded(1);
+        // Bounded by what the engine has asked for, which is bounded by windows and callers.
+        let (store_order, answers) = async_channel::unbounded();
+        let reads = Reads::new(config.persistence.cache_mib as usize * 1024 * 1024);
+        let shell = Rc::new(Shell {
+            links: LinkTable::default(),
+            waiting: Waiting::default(),
+            reads,
+            tracker: RefCell::default(),
+            started_at: clock::monotonic_ms(),
+            stopped,
+            stop,
+            stopping,
+            stop_taking,
+            http_ended: RefCell::default(),
+            inputs: RefCell::default(),
+            handling: Cell::new(false),
+            fault: RefCell::default(),
+            store_fault: RefCell::default(),
+            store_order,
+            wake,
+            scheduled: Cell::new(0),
+            synchronised: Cell::new((clock::monotonic_ms(), clock::synchronised())),
+            engine: RefCell::new(engine),
+            executor,
+            config,
+            identity,
+            addresses,
+            store,
+            database_path,
+            beacons,
+        });
+        shell.spawn(shell.clone().pass_time(woken));
+        shell.spawn(shell.clone().take_answers(answers));
+        shell
+    }
+
+    /// The readings of this machine's clocks.
+    pub(super) fn now(&self) -> Now {
+        let mono = clock::monotonic_ms();
+        let (mut asked_at, mut synchronised) = self.synchronised.get();
+        if mono >= asked_at + SYNCHRONISED_FRESH_MS {
+            (asked_at, synchronised) = (mono, clock::synchronised());
+            self.synchronised.set((asked_at, synchronised));
+        }
+        Now { mono, wall: clock::wall_ms(), synchronised }
+    }
+
+    /// Runs a task until it ends or the node stops.
+    pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let stopped = self.stopped.clone();
+        let until_stopped = async move {
+            // An error says that the channel is closed, which is the only thing that is ever said.
+            let _ = stopped.recv().await;
+        };
+        self.executor.spawn(smol::future::or(until_stopped, task)).detach();
+    }
+
+    /// Gives the engine one input and does all that comes of it.
+    pub(super) fn feed(self: &Rc<Self>, input: Input) {
+        self.inputs.borrow_mut().push_back(input);
+        if self.handling.replace(true) {
+            return;
+        }
+        self.drain();
+        loop {
+            let Some(input) = self.inputs.borrow_mut().pop_front() else { break };
+            let handled = self.engine.borrow_mut().handle(self.now(), input);
+            if let Err(undrained) = handled {
+                // Cannot happen: the loop above has drained.
+                warn!("{}", undrained.to_string());
+            }
+            self.drain();
+        }
+        self.handling.set(false);
+        self.schedule();
+    }
+
+    fn drain(self: &Rc<Self>) {
+        loop {
+            let Some(output) = self.engine.borrow_mut().poll() else { break };
+            self.perform(output);
+        }
+    }
+
+    fn perform(self: &Rc<Self>, output: Output) {
+        match output {
+            Output::Send { link, message } => {
+                if let Message::Confirm(confirm) = &message {
+                    trace!("confirm sent link={} upto={}", link.0, confirm.upto);
+                }
+                self.send(link, message);
+            }
+            Output::Close { link } => self.links.close(link),
+            Output::Dial { target, addresses } => self.dial(target, addresses),
+            Output::Announce { datagram } => self.announce(datagram),
+            Output::Store { ticket, now, request } => {
+                let answer = self.store.submit(now, request);
+                self.in_order(async move {
+                    let (result, error) = split(answer.await);
+                    (Input::Stored { ticket, result }, error)
+                });
+            }
+            Output::Stream { ticket, stream } => {
+                let answer = self.store.read(stream);
+                let shell = self.clone();
+                // Reads are answered by another thread than writes and need not wait for them.
+                self.spawn(async move {
+                    let (result, error) = split(answer.await);
+                    shell.fault.replace(error);
+                    shell.feed(Input::Streamed { ticket, result });
+                });
+            }
+            Output::Answer { client, result } => self.answer(client, result),
+            Output::Changed { keys } => self.reads.changed(&keys),
+            Output::Event(event) => self.happened(event),
+        }
+    }
+
+    fn in_order(&self, answer: impl Future<Output = (Input, Option<Error>)> + 'static) {
+        // The receiver lives as long as the node; when it is gone nobody waits for the answer.
+        let _ = self.store_order.try_send(Box::pin(answer));
+    }
+
+    async fn take_answers(self: Rc<Self>, answers: Receiver<InOrder>) {
+        while let Ok(answer) = answers.recv().await {
+            let (input, error) = answer.await;
+            self.store_fault.replace(error.as_ref().map(ToString::to_string));
+            self.fault.replace(error);
+            self.feed(input);
+        }
+    }
+
+    async fn pass_time(self: Rc<Self>, woken: Receiver<()>) {
+        loop {
+            let now = self.now();
+            let deadline = self.engine.borrow().deadline(now);
+            self.scheduled.set(deadline);
+            let wait = Duration::from_millis(deadline.saturating_sub(now.mono));
+            let due = async {
+                Timer::after(wait).await;
+                true
+            };
+            let earlier = async {
+                // The sender lives in the same shell as this task.
+                let _ = woken.recv().await;
+                false
+            };
+            if smol::future::or(due, earlier).await {
+                self.feed(Input::Tick);
+            }
+        }
+    }
+
+    /// Wakes the timer where the engine wants to be asked earlier than it is set for.
+    fn schedule(&self) {
+        if self.engine.borrow().deadline(self.now()) < self.scheduled.get() {
+            // Full means that it is woken already.
+            let _ = self.wake.try_send(());
+        }
+    }
+
+    fn announce(self: &Rc<Self>, datagram: Vec<u8>) {
+        let Some(beacons) = &self.beacons else { return };
+        let sender = beacons.sender();
+        self.spawn(async move {
+            match sender.send(&datagram).await {
+                Ok(sent) => {
+                    for failed in sent.iter().filter(|sent| sent.result.is_err()) {
+                        trace!("beacon not sent target={}", failed.target);
+                    }
+                }
+                Err(error) => trace!("beacon not sent, interfaces cannot be listed error={}", error),
+            }
+        });
+    }
+
+    /// The scope of a collection on this node.
+    pub(super) fn scope(&self, collection: &str) -> Scope {
+        match self.config.collections.get(collection).map(|configured| configured.scope) {
+            Some(ConfiguredScope::Local) => Scope::Local,
+            _ => Scope::Replicated,
+        }
+    }
+
+    pub(super) async fn shutdown(self: &Rc<Self>) -> Result<(), Error> {
+        // No new requests; those under way are answered, by storage too, before it is closed.
+        self.stop_taking.close();
+        let ending: Vec<_> = self.http_ended.borrow_mut().drain(..).collect();
+        for ended in ending {
+            let _ = ended.recv().await;
+        }
+        self.feed(Input::Stop);
+        self.links.drained().await;
+        let closed = self.store.close().await;
+        self.stop.close();
+        closed
+    }
+}
+
+/// An error of the store as the engine needs it, and the error itself for whoever is told.
+fn split<T>(result: Result<T, Error>) -> (Result<T, StoreFault>, Option<Error>) {
+    match result {
+        Ok(value) => (Ok(value), None),
+        Err(error @ Error::Timeout { .. }) => (Err(StoreFault::Unknown), Some(error)),
+        Err(error) => (Err(StoreFault::Failed), Some(error)),
+    }
+}

@@ -1,0 +1,185 @@
+//! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
+
+use super::shell::{Addresses, Identity, Parts, Shell};
+use crate::config::{Config, default_node_id};
+use crate::error::Error;
+use crate::log::info;
+use crate::net::Beacons;
+use crate::net::http::{self, HttpOptions, Surface};
+use crate::net::{PortSetting, listen};
+use crate::proto::{Engine, Input, Now, Settings};
+use crate::secure::{ClusterKey, DeviceKey};
+use crate::store::{Options, Store};
+use crate::time::Millis;
+use crate::wire::BeaconKey;
+use crate::{clock, key, limits};
+use smol::LocalExecutor;
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// When this release was made, milliseconds since 1970: no clock is believed to stand before it.
+const RELEASE_MILLIS: Millis = 1_795_392_000_000;
+/// Youngest tombstone that is dropped once all members have it.
+const TOMBSTONE_MIN_AGE: Millis = 86_400_000;
+/// Between two slices of expiry and of dropping tombstones.
+const MAINTAIN_INTERVAL: Millis = 1_000;
+
+pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Rc<Shell>, Error> {
+    let cluster_key = key::load_or_create_cluster_key(&config.cluster.key_file)?;
+    let device_key = DeviceKey::from_private(key::load_or_create_device_key(&config.device_key_file())?);
+    let device = device_key.device_id();
+    let node_id = match config.cluster.node_id.clone().or_else(|| default_node_id(&device)) {
+        Some(node_id) => node_id,
+        None => return Err(Error::configuration("CBDDC.Cluster.NodeId: the host's name gives none, set one")),
+    };
+    let mut random = random_numbers()?;
+
+    let persistence = &config.persistence;
+    let budget = &config.board.budget;
+    let options = Options {
+        wal: persistence.wal,
+        commit_delay_ms: persistence.commit_delay_ms,
+        page_cache_bytes: budget.sqlite_page_cache_kib as usize * 1024,
+        heap_limit_bytes: Some(budget.sqlite_heap_kib as usize * 1024),
+        max_database_bytes: persistence.max_database_mib.map(|mib| mib * 1024 * 1024),
+        min_free_bytes: persistence.min_free_mib * 1024 * 1024,
+        ..Options::new(persistence.database_path.clone())
+    };
+    let (store, opened) = Store::open(options, &mut random)?;
+    info!(
+        "database opened path={} replica={} created={}",
+        opened.path.display(),
+        opened.knowledge.replica.to_string(),
+        opened.created
+    );
+
+    let links = listen(config.network.listen_address, config.network.tcp_port, PortSetting::Tcp).await?;
+    let beacons = match config.network.discovery {
+        true => Some(Beacons::bind(config.network.udp_port, config.network.broadcast_addresses.clone()).await?),
+        false => None,
+    };
+    let settings = Settings {
+        node_id: node_id.clone(),
+        device,
+        instance: random(),
+        visitor: config.cluster.visitor,
+        tcp_port: links.address().port(),
+        keys: Vec::from([BeaconKey::derive(&cluster_key)]),
+        discovery: config.network.discovery,
+        beacon_interval: config.network.beacon_interval_ms,
+        fixed_peers: config.cluster.peers.len(),
+        retry_delay: config.network.retry_delay_ms,
+        links_max: (budget.links as usize).min(limits::LINKS_MAX),
+        window_bytes: limits::WINDOW_BYTES,
+        tombstone_min_age: TOMBSTONE_MIN_AGE,
+        tombstone_keep: config.sync.tombstone_keep_ms,
+        maintain_interval: MAINTAIN_INTERVAL,
+        lag_threshold: config.cluster.lag_threshold_ms,
+        lag_critical: config.cluster.critical_lag_threshold_ms,
+        build_millis: RELEASE_MILLIS,
+        seed: random(),
+    };
+    let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
+    let database_path = opened.path.clone();
+    let engine = Engine::new(now, settings, opened.knowledge, opened.members);
+
+    let http = http_listeners(&config).await?;
+    let addresses = Addresses { links: links.address(), http: Cell::new(None) };
+    let identity = Identity {
+        node_id,
+        device: Cell::new(device),
+        device_key: RefCell::new(device_key),
+        cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
+    };
+    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
+    for (listener, surface) in http {
+        serve_http(&shell, listener, surface)?;
+    }
+    info!(
+        "node started node={} device={} links={} beacons={}",
+        shell.identity.node_id.as_str(),
+        device.to_string(),
+        shell.addresses.links,
+        shell.beacons.as_ref().map_or(0, Beacons::port)
+    );
+    shell.spawn(shell.clone().accept_forever(links));
+    shell.spawn(shell.clone().hear_forever());
+    // Everything that the engine wants at its start is done before its first input.
+    shell.feed(Input::Tick);
+    Ok(shell)
+}
+
+/// The operating system's generator. It is asked once here, so that a machine without one is told at the start.
+fn random_numbers() -> Result<impl FnMut() -> u64, Error> {
+    getrandom::u64().map_err(|cause| {
+        Error::persistence(std::format!("the operating system gives no random numbers: {cause}"), None)
+    })?;
+    Ok(|| getrandom::u64().expect("the generator worked at the start of this node"))
+}
+
+async fn http_listeners(config: &Config) -> Result<Vec<(http::Listener, Surface)>, Error> {
+    let mut listeners = Vec::new();
+    if let Some(address) = config.api.http_address {
+        listeners.push((http::Listener::tcp(address, PortSetting::Http).await?, Surface::Full));
+    }
+    if let Some(path) = &config.api.unix_socket {
+        listeners.push((http::Listener::unix(path, "CBDDC.Api.UnixSocket").await?, Surface::Full));
+    }
+    if let Some(address) = config.api.health_address {
+        listeners.push((http::Listener::tcp(address, PortSetting::Health).await?, Surface::HealthOnly));
+    }
+    Ok(listeners)
+}
+
+fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> Result<(), Error> {
+    let token = shell.config.api.token_file.as_deref().map(|path| {
+        let read = fs::read_to_string(path);
+        let token = read.map(|text| String::from(text.trim())).map_err(|cause| {
+            Error::configuration(std::format!("CBDDC.Api.TokenFile: {} cannot be read: {cause}", path.display()))
+        })?;
+        match token.is_empty() {
+            true => Err(Error::configuration(std::format!("CBDDC.Api.TokenFile: {} is empty", path.display()))),
+            false => Ok(token),
+        }
+    });
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let host_names = Vec::from([shell.identity.node_id.to_string(), host]);
+    let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
+    if let Some(address) = listener.local_addr() {
+        info!("http listening address={} surface={:?}", address, surface);
+        if surface == Surface::Full {
+            shell.addresses.http.set(Some(address));
+        }
+    }
+    let stopped = shell.stopping.clone();
+    let stopped = async move {
+        // An error says that the channel is closed, which is the only thing that is ever said.
+        let _ = stopped.recv().await;
+    };
+    let serving = http::serve(listener, Rc::new(super::Service(shell.clone())), options, stopped);
+    let (done, ended) = async_channel::bounded(1);
+    shell.http_ended.borrow_mut().push(ended);
+    let task = async move {
+        serving.await;
+        drop::<async_channel::Sender<()>>(done);
+    };
+    shell.executor.spawn(task).detach();
+    Ok(())
+}
+
+impl Shell {
+    async fn hear_forever(self: Rc<Self>) {
+        let Some(beacons) = &self.beacons else { return };
+        let mut ear = beacons.sender();
+        loop {
+            // An error is a value here; the next call waits a moment.
+            if let Ok((bytes, from)) = ear.recv().await {
+                let bytes = Vec::from(bytes);
+                self.feed(Input::Datagram { from, bytes });
+            }
+        }
+    }
+}

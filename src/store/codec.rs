@@ -1,0 +1,90 @@
+//! How values of the node stand in columns: integers as their bits, records as postcard with a checksum.
+
+use super::failure::damaged;
+use crate::error::Error;
+use crate::id::{Dot, LocalSeq, ReplicaId};
+use crate::row::{Body, Head, Row, RowKey, Scope};
+use crate::time::{Millis, Stamp};
+use blake2::digest::{Update, VariableOutput};
+use rusqlite::types::ValueRef;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::vec::Vec;
+
+/// Bit 0 of `flags`: deleted or expired.
+pub(super) const TOMBSTONE: i64 = 1;
+const CHECKSUM_BYTES: usize = 8;
+
+/// SQLite has no unsigned integers: 64 bits are stored as they are.
+pub(super) fn bits(value: u64) -> i64 {
+    value.cast_signed()
+}
+/// A position to compare with: positions themselves never reach the sign bit, what a peer asks for may.
+pub(super) fn position(value: LocalSeq) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+/// A time to compare with.
+pub(super) fn moment(value: Millis) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+pub(super) fn scope(value: Scope) -> i64 {
+    value as i64
+}
+
+/// The head in the first seven columns of a row: seq, stamp, origin, dot, flags, expires_at, hash, then scope.
+pub(super) fn head(columns: &rusqlite::Row<'_>) -> Result<Head, rusqlite::Error> {
+    Ok(Head {
+        local_seq: columns.get::<_, i64>(0)?.cast_unsigned(),
+        stamp: Stamp::from_bits(columns.get::<_, i64>(1)?.cast_unsigned()),
+        dot: Dot {
+            origin: ReplicaId::from_bits(columns.get::<_, i64>(2)?.cast_unsigned()),
+            seq: columns.get::<_, i64>(3)?.cast_unsigned(),
+        },
+        tombstone: columns.get::<_, i64>(4)? & TOMBSTONE != 0,
+        expires_at: columns.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
+        hash: u128::from_le_bytes(columns.get(6)?),
+        local: columns.get::<_, i64>(7)? == Scope::Local as i64,
+    })
+}
+
+/// The row of a head, its key and its value column; an error where the checksum says otherwise.
+pub(super) fn row(head: &Head, key: RowKey, value: ValueRef<'_>) -> Result<Row, Error> {
+    let body = match (head.tombstone, value) {
+        (false, ValueRef::Blob(value)) => Body::Live(value.to_vec()),
+        (true, ValueRef::Null) => Body::Tombstone,
+        _ => return Err(super::failure::damaged_row(&key)),
+    };
+    let row = Row { key, stamp: head.stamp, dot: head.dot, body, expires_at: head.expires_at };
+    if row.hash() == head.hash { Ok(row) } else { Err(super::failure::damaged_row(&row.key)) }
+}
+
+pub(super) fn scope_of(column: i64) -> Option<Scope> {
+    [Scope::Replicated, Scope::Local, Scope::System].into_iter().find(|scope| *scope as i64 == column)
+}
+
+/// A record: postcard, then eight bytes of BLAKE2s over it. Rows have their own checksum; this is theirs.
+pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Error> {
+    let mut bytes = postcard::to_allocvec(record)
+        .map_err(|error| Error::persistence("a record could not be encoded; report this", Some(error.into())))?;
+    let checksum = checksum(&bytes);
+    bytes.extend_from_slice(&checksum);
+    Ok(bytes)
+}
+pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    let (bytes, stored) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or_else(|| damaged(what))?;
+    if checksum(bytes) != *stored {
+        return Err(damaged(what));
+    }
+    match postcard::take_from_bytes(bytes) {
+        Ok((record, [])) => Ok(record),
+        _ => Err(damaged(what)),
+    }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake2::Blake2sVar::new(CHECKSUM_BYTES).expect("8 is a valid output size of BLAKE2s");
+    hasher.update(bytes);
+    let mut out = [0; CHECKSUM_BYTES];
+    hasher.finalize_variable(&mut out).expect("the buffer has the size that the hasher was made for");
+    out
+}

@@ -1,0 +1,255 @@
+//! From a path to a connection that is known to be what it should be: lock, header, pragmas read back, check.
+//!
+//! Files are looked at before SQLite opens them and never while it has them open: closing any descriptor of the
+//! database would drop SQLite's POSIX locks on it.
+
+use super::Options;
+use super::failure::{self, Failure};
+use super::schema::{self, APPLICATION_ID};
+use crate::error::Error;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::time::Duration;
+use std::{format, vec};
+
+/// How long a connection waits for another program that holds the database.
+const BUSY: Duration = Duration::from_secs(10);
+const HEADER_BYTES: usize = 100;
+
+/// The folder, the lock, and whether there is a database of ours.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Held until the store is closed.
+    pub(super) lock: File,
+    /// There was none, or an empty file.
+    pub(super) new: bool,
+}
+
+/// A file that stands beside the database: `-wal`, `-shm`, `-journal`, `.lock`.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(database);
+    path.push(suffix);
+    path.into()
+}
+
+/// Makes the folder, takes the lock and looks at the file.
+pub(super) fn place(path: &Path) -> Result<Place, Error> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(failure::file("opening the database", path, error));
+    }
+    if !folder.is_dir() {
+        fs::create_dir_all(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
+        let above = folder.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
+        sync_folder(above)?;
+    }
+    let lock = lock(path)?;
+    let new = match File::open(path) {
+        Ok(file) => header_is_empty(path, file)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(failure::file("opening the database", path, error)),
+    };
+    Ok(Place { lock, new })
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
+    let sync = File::open(folder).and_then(|folder| folder.sync_all());
+    sync.map_err(|error| failure::file("syncing the folder", folder, error))
+}
+
+/// One process holds a database. The lock goes with the process, whatever ends it.
+fn lock(path: &Path) -> Result<File, Error> {
+    let at = beside(path, ".lock");
+    let opened = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&at);
+    let mut file = opened.map_err(|error| failure::file("opening the lock", &at, error))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            noted.map_err(|error| failure::file("writing the lock", &at, error))?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who holds it is for the message only.
+            let _ = file.take(32).read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".into(),
+                id => format!("process {id}"),
+            };
+            let at = path.display();
+            let next = "stop it, or set Persistence.DatabasePath elsewhere";
+            Err(Error::persistence(format!("{at} is already open in {holder}; {next}"), None))
+        }
+        Err(TryLockError::Error(error)) => Err(failure::file("locking", &at, error)),
+    }
+}
+
+/// Whether the file is still empty; an error where it is somebody else's.
+fn header_is_empty(path: &Path, file: File) -> Result<bool, Error> {
+    let mut header = vec::Vec::with_capacity(HEADER_BYTES);
+    let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
+    read.map_err(|error| failure::file("reading the database", path, error))?;
+    if header.is_empty() {
+        return Ok(true);
+    }
+    let ours = APPLICATION_ID.to_be_bytes();
+    let next = "set Persistence.DatabasePath to another file";
+    let at = path.display();
+    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
+        return Err(Error::persistence(format!("{at} is not a database; {next}"), None));
+    }
+    // An interrupted creation leaves a header without an id; whether it has tables is seen later.
+    if header[68..72] != ours && header[68..72] != [0; 4] {
+        return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
+    }
+    Ok(false)
+}
+
+/// Makes sure that what the last process left in the log is on the disk and not only in the page cache.
+///
+/// After a sync that failed, the kernel holds pages as clean that never reached the disk; a log that is continued behind
+/// such a hole would lose what is committed later. Written again, they are dirty again, and this sync is honest.
+pub(super) fn settle_log(path: &Path) -> Result<bool, Error> {
+    for suffix in ["-wal", "-journal"] {
+        let at = beside(path, suffix);
+        let settle = || -> std::io::Result<bool> {
+            let mut file = match OpenOptions::new().read(true).write(true).open(&at) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                file => file?,
+            };
+            let mut piece = vec![0; 256 * 1024];
+            let mut offset = 0;
+            loop {
+                use std::os::unix::fs::FileExt;
+                let read = file.read(&mut piece)?;
+                if read == 0 {
+                    break;
+                }
+                file.write_all_at(&piece[..read], offset)?;
+                offset += read as u64;
+            }
+            file.sync_all()?;
+            Ok(offset > 0)
+        };
+        if settle().map_err(|error| failure::file("settling", &at, error))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Opens the writing connection.
+pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
+    common(&connection, options)?;
+    // Takes effect only while the file is empty, before anything else is written.
+    connection.pragma_update(None, "auto_vacuum", 2)?;
+    let mode = if options.wal { "wal" } else { "truncate" };
+    set(&connection, "journal_mode", mode, mode)?;
+    // 2 is FULL, 3 is EXTRA: without a log the folder must be synced too when the journal is emptied.
+    let synchronous = if options.wal { "2" } else { "3" };
+    set(&connection, "synchronous", synchronous, synchronous)?;
+    set(&connection, "wal_autocheckpoint", "0", "0")?;
+    let limit = format!("{}", super::WAL_BYTES_MAX);
+    set(&connection, "journal_size_limit", &limit, &limit)?;
+    set(&connection, "secure_delete", "0", "0")?;
+    if let Some(limit) = options.heap_limit_bytes {
+        let limit = format!("{limit}");
+        set(&connection, "soft_heap_limit", &limit, &limit)?;
+    }
+    Ok(connection)
+}
+
+/// Opens the reading connection; the writing one is open.
+pub(super) fn reader(options: &Options) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
+    common(&connection, options)?;
+    set(&connection, "query_only", "1", "1")?;
+    Ok(connection)
+}
+
+fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    set(connection, "mmap_size", "0", "0")?;
+    let kibibytes = format!("-{}", (options.page_cache_bytes / 2 / 1024).max(64));
+    set(connection, "cache_size", &kibibytes, &kibibytes)?;
+    set(connection, "temp_store", "2", "2")?;
+    set(connection, "foreign_keys", "0", "0")?;
+    set(connection, "trusted_schema", "0", "0")?;
+    set(connection, "cell_size_check", "1", "1")?;
+    Ok(())
+}
+
+/// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
+fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
+    connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
+    let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => format!("{number}"),
+            other => String::from_utf8_lossy(other.as_str().unwrap_or("").as_bytes()).into_owned(),
+        })
+    })?;
+    if read == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "the database does not take {pragma} = {value}, it stays at {read}; another program may hold it open: end that"
+    );
+    Err(Error::persistence(message, None).into())
+}
+
+/// Looks at the structure of the whole database.
+pub(super) fn quick_check(connection: &Connection, path: &Path) -> Result<(), Failure> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let at = path.display();
+    let message = format!("{at} is damaged: {found}; restore a backup, or set it aside and rejoin its peers");
+    Err(Error::DatabaseCorruption { message, source: None }.into())
+}
+
+/// Brings the schema of an open database up to date. Says whether it was created, and whether the last stop was orderly.
+pub(super) fn schema(
+    connection: &Connection,
+    path: &Path,
+    new: bool,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<(bool, bool), Failure> {
+    let transaction = super::commit::Open::begin(connection)?;
+    let record = schema::record(connection)?;
+    let answer = match record {
+        None => {
+            let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if !new && tables > 0 {
+                let at = path.display();
+                let next = "set Persistence.DatabasePath to another file";
+                let message = format!("{at} is a database of another program; {next}");
+                return Err(Error::persistence(message, None).into());
+            }
+            schema::create(connection, random())?;
+            (true, true)
+        }
+        Some(record) => {
+            schema::check(&record, path)?;
+            schema::upgrade(connection, &record)?;
+            (false, record.clean)
+        }
+    };
+    transaction.commit()?;
+    Ok(answer)
+}

@@ -1,0 +1,160 @@
+//! The thread that answers reads on a connection of its own, so that they never wait for a sync.
+//!
+//! Each answer is one short read transaction; nothing outlives it, so the log can always start over.
+
+use super::failure::{self, Failure};
+use super::inbox::{Bounds, Inbox, Taken};
+use super::query;
+use super::table::{SqlTable, State};
+use super::{Options, Sizes, Statistics, open};
+use crate::document::{CollectionSummary, Document, Page, Query};
+use crate::error::Error;
+use crate::replica::{self, Batch, Stream};
+use crate::row::{RowKey, Scope};
+use crate::time::Millis;
+use async_channel::Sender;
+use rusqlite::Connection;
+use std::string::String;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Who waits for an answer.
+pub(super) type Answer<T> = Sender<Result<T, Error>>;
+
+/// A question.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Get(RowKey, Millis, Answer<Option<(Document, Option<Millis>)>>),
+    GetMany(Scope, String, Vec<String>, Millis, Answer<Page>),
+    List(Scope, String, Query, Millis, Answer<Page>),
+    Collections(Millis, Answer<Vec<CollectionSummary>>),
+    Stream(Stream, Answer<Batch>),
+    Statistics(Answer<Statistics>),
+    Sizes(Answer<Sizes>),
+}
+
+/// Questions that may wait.
+pub(super) const WAITING: Bounds = Bounds { jobs: 1024, bytes: usize::MAX };
+const ONE: Bounds = Bounds { jobs: 1, bytes: usize::MAX };
+
+/// The reading connection, which the writer takes away while it opens the database anew.
+#[derive(Debug)]
+pub(super) struct Gate(Mutex<Reading>);
+
+/// What is behind the gate.
+#[derive(Debug)]
+pub(super) struct Reading {
+    connection: Option<Connection>,
+    ended: bool,
+}
+
+impl Gate {
+    pub(super) fn new(connection: Connection) -> Gate {
+        Gate(Mutex::new(Reading { connection: Some(connection), ended: false }))
+    }
+    /// The lock is held for one answer, or while the writer opens the database anew.
+    pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    pub(super) fn close(&mut self) {
+        self.connection = None;
+    }
+    /// Closed for good.
+    pub(super) fn end(&mut self) {
+        self.connection = None;
+        self.ended = true;
+    }
+    pub(super) fn open(&mut self, options: &Options) -> Result<(), Failure> {
+        self.connection = Some(open::reader(options)?);
+        Ok(())
+    }
+    /// One read transaction.
+    fn snapshot<T>(
+        &mut self,
+        options: &Options,
+        read: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        if self.ended {
+            return Err(failure::closed());
+        }
+        let answer = self.try_snapshot(options, read);
+        if answer.as_ref().is_err_and(Failure::breaks_connection) {
+            self.connection = None;
+        }
+        answer.map_err(|failure| failure.into_error("reading", &options.path))
+    }
+    fn try_snapshot<T>(
+        &mut self,
+        options: &Options,
+        read: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.connection.is_none() {
+            self.open(options)?;
+        }
+        let Some(connection) = &self.connection else { return Err(failure::closed().into()) };
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        let answer = read(connection);
+        let ended = connection.prepare_cached("COMMIT").and_then(|mut end| end.execute([]));
+        match ended {
+            Ok(_) => answer,
+            Err(error) => {
+                // Never leave a snapshot open: a connection that cannot end one is thrown away.
+                self.connection = None;
+                answer.and(Err(error.into()))
+            }
+        }
+    }
+}
+
+/// The thread: until the inbox is closed and empty.
+pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate) {
+    loop {
+        match inbox.take(None, Duration::ZERO, 1, ONE) {
+            Taken::Jobs(asks) => asks.into_iter().for_each(|ask| answer(ask, options, gate)),
+            Taken::Idle => {}
+            Taken::Closed => return,
+        }
+    }
+}
+
+/// Each channel holds one answer and gets one; a caller who has gone away is nobody's concern.
+fn answer(ask: Ask, options: &Options, gate: &Gate) {
+    let mut reading = gate.hold();
+    match ask {
+        Ask::Get(key, now, reply) => {
+            let found = reading.snapshot(options, |connection| query::get(connection, &key, now));
+            let _ = reply.try_send(found);
+        }
+        Ask::GetMany(scope, collection, keys, now, reply) => {
+            let page =
+                reading.snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now));
+            let _ = reply.try_send(page);
+        }
+        Ask::List(scope, collection, query, now, reply) => {
+            let page = reading.snapshot(options, |connection| query::list(connection, scope, &collection, &query, now));
+            let _ = reply.try_send(page);
+        }
+        Ask::Collections(now, reply) => {
+            let _ = reply.try_send(reading.snapshot(options, |connection| query::collections(connection, now)));
+        }
+        Ask::Stream(stream, reply) => {
+            let batch = reading.snapshot(options, |connection| {
+                let mut state = State::load(connection)?;
+                replica::read(&mut SqlTable::new(connection, &mut state), &stream)
+            });
+            let _ = reply.try_send(batch);
+        }
+        Ask::Statistics(reply) => {
+            let statistics = reading.snapshot(options, |connection| query::statistics(connection));
+            let _ = reply.try_send(statistics);
+        }
+        Ask::Sizes(reply) => {
+            let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
+            let _ = reply.try_send(sizes);
+        }
+    }
+}

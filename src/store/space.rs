@@ -1,0 +1,109 @@
+//! Refuses what would grow the database past its bounds, before SQLite runs out of space.
+//!
+//! Deletes, and what only moves marks, go on: they are how space comes back.
+
+use crate::error::{Error, PersistenceKind};
+use crate::replica::Request;
+use crate::row::Row;
+use rusqlite::Connection;
+use std::format;
+use std::path::Path;
+use std::string::String;
+
+/// Bytes that may be written before the disk is looked at again.
+const STRIDE: u64 = 4 * 1024 * 1024;
+/// What a row takes beside its key and value: columns, index, page headers.
+const ROW_OVERHEAD: u64 = 96;
+
+/// The bounds, and how far the last look reaches.
+#[derive(Debug)]
+pub(super) struct Space {
+    max_database_bytes: Option<u64>,
+    min_free_bytes: u64,
+    allowance: u64,
+}
+
+impl Space {
+    pub(super) fn new(max_database_bytes: Option<u64>, min_free_bytes: u64) -> Space {
+        Space { max_database_bytes, min_free_bytes, allowance: 0 }
+    }
+    /// Whether a request may grow the database by what it brings.
+    pub(super) fn admit(&mut self, request: &Request, connection: &Connection, path: &Path) -> Result<(), Error> {
+        let growth = growth(request);
+        if growth == 0 {
+            return Ok(());
+        }
+        if growth > self.allowance {
+            let room = self.room(connection, path)?;
+            if room < growth {
+                return Err(full(self.bound(path)));
+            }
+            self.allowance = (room / 8).min(STRIDE).max(growth);
+        }
+        self.allowance -= growth;
+        Ok(())
+    }
+    fn room(&self, connection: &Connection, path: &Path) -> Result<u64, Error> {
+        let free = free_bytes(path).map_err(|error| super::failure::file("asking for free space", path, error))?;
+        let room = free.saturating_sub(self.min_free_bytes);
+        let Some(max) = self.max_database_bytes else { return Ok(room) };
+        let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let used = || Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?);
+        let used = used().map_err(|error| super::failure::Failure::Sqlite(error).into_error("measuring", path))?;
+        Ok(room.min(max.saturating_sub(used.cast_unsigned())))
+    }
+    fn bound(&self, path: &Path) -> String {
+        let at = path.display();
+        let free = self.min_free_bytes / 1024 / 1024;
+        match self.max_database_bytes {
+            None => format!("less than Persistence.MinFreeMb = {free} would be free beside {at}"),
+            Some(max) => format!(
+                "{at} would pass Persistence.MaxDatabaseMb = {}, or less than MinFreeMb = {free} would be free",
+                max / 1024 / 1024
+            ),
+        }
+    }
+}
+
+/// Bytes of the file system below that this user may still take.
+pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let free = rustix::fs::statvfs(path)?;
+    Ok(free.f_bavail * free.f_frsize)
+}
+
+/// Bytes that a request may add; 0 for what must go on when space is short.
+fn growth(request: &Request) -> u64 {
+    let rows = |rows: &[Row]| rows.iter().map(|row| live(row.value(), row.encoded_bytes())).sum();
+    match request {
+        Request::Write { writes, .. } => writes
+            .iter()
+            .map(|write| match &write.body {
+                crate::row::Body::Tombstone => 0,
+                crate::row::Body::Live(value) => {
+                    live(Some(value), value.len() + write.key.collection.len() + write.key.key.len())
+                }
+            })
+            .sum(),
+        Request::Apply(incoming) => rows(&incoming.rows),
+        Request::Stage { rows: staged, .. } => rows(staged),
+        Request::Bootstrap { .. }
+        | Request::MarkSent { .. }
+        | Request::Meet(_)
+        | Request::Confirmed { .. }
+        | Request::Maintain(_)
+        | Request::Fork { .. }
+        | Request::Records => 0,
+    }
+}
+
+fn live(value: Option<&[u8]>, bytes: usize) -> u64 {
+    value.map_or(0, |_| bytes as u64 + ROW_OVERHEAD)
+}
+
+fn full(bound: String) -> Error {
+    Error::Persistence {
+        kind: PersistenceKind::DiskFull,
+        message: format!("{bound}; nothing was changed: delete documents or raise the bound"),
+        source: None,
+    }
+}

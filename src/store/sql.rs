@@ -1,0 +1,165 @@
+//! The statements, once for each of the two tables of rows.
+//!
+//! `INDEXED BY` is a promise that SQLite checks: a statement whose index is gone fails, it never scans in silence.
+
+/// What is said to one table of rows.
+pub(super) struct Statements {
+    pub(super) head: &'static str,
+    pub(super) insert: &'static str,
+    pub(super) remove: &'static str,
+    pub(super) heads_after: &'static str,
+    pub(super) content: &'static str,
+    pub(super) tombstones: &'static str,
+    pub(super) expired: &'static str,
+    pub(super) of_scope: &'static str,
+    pub(super) tail: &'static str,
+    pub(super) clear: &'static str,
+    pub(super) get: &'static str,
+    pub(super) list_up: &'static str,
+    pub(super) list_down: &'static str,
+    pub(super) counts: &'static str,
+    pub(super) dead_counts: &'static str,
+    pub(super) past_counts: &'static str,
+    pub(super) count: &'static str,
+    pub(super) count_dead: &'static str,
+    pub(super) count_system: &'static str,
+}
+
+macro_rules! heads {
+    () => {
+        "SELECT seq, stamp, origin, dot, flags, expires_at, hash, scope"
+    };
+}
+macro_rules! statements {
+    ($row:literal) => {
+        Statements {
+            head: concat!(
+                heads!(),
+                " FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            insert: concat!(
+                "INSERT INTO ",
+                $row,
+                " (seq, stamp, origin, dot, flags, expires_at, hash, scope,
+                collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            ),
+            remove: concat!("DELETE FROM ", $row, " WHERE seq = ?1"),
+            heads_after: concat!(heads!(), " FROM ", $row, " NOT INDEXED WHERE seq > ?1 ORDER BY seq"),
+            content: concat!("SELECT scope, collection, key, value FROM ", $row, " WHERE seq = ?1"),
+            tombstones: concat!(
+                heads!(),
+                " FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone
+                WHERE flags & 1 AND seq > ?1 ORDER BY seq LIMIT ?2"
+            ),
+            expired: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
+                WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at >= 0 AND expires_at <= ?1
+                ORDER BY expires_at, seq LIMIT ?2"
+            ),
+            of_scope: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 ORDER BY collection, key"
+            ),
+            tail: concat!("SELECT ifnull(max(seq), 0) FROM ", $row),
+            clear: concat!("DELETE FROM ", $row),
+            get: concat!(
+                heads!(),
+                ", value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            list_up: concat!(
+                heads!(),
+                ", key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key"
+            ),
+            list_down: concat!(
+                heads!(),
+                ", key, value FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key DESC"
+            ),
+            counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 GROUP BY collection"
+            ),
+            dead_counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone
+                WHERE flags & 1 AND scope = ?1 GROUP BY collection"
+            ),
+            past_counts: concat!(
+                "SELECT collection, count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
+                WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at >= 0 AND expires_at <= ?2
+                AND scope = ?1 GROUP BY collection"
+            ),
+            count: concat!("SELECT count(*) FROM ", $row),
+            count_dead: concat!("SELECT count(*) FROM ", $row, " INDEXED BY ", $row, "_tombstone WHERE flags & 1"),
+            count_system: concat!(
+                "SELECT count(*) FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = 2 AND NOT flags & 1"
+            ),
+        }
+    };
+}
+
+/// For `row_0` and `row_1`. Which of them is in force stands in `knowledge.area`; the other is the stage.
+pub(super) static ROW: [Statements; 2] = [statements!("row_0"), statements!("row_1")];
+
+pub(super) const KNOWLEDGE: &str = "SELECT area, state FROM knowledge WHERE id = 1";
+pub(super) const SET_KNOWLEDGE: &str = "UPDATE knowledge SET area = ?1, version = ?2, state = ?3 WHERE id = 1";
+pub(super) const AREA: &str = "SELECT area FROM knowledge WHERE id = 1";
+pub(super) const MEMBERS: &str = "SELECT device, state FROM member ORDER BY device";
+pub(super) const MEMBER: &str = "SELECT state FROM member WHERE device = ?1";
+pub(super) const SET_MEMBER: &str = "INSERT OR REPLACE INTO member (device, state) VALUES (?1, ?2)";
+pub(super) const KEEP_RECOVERED: &str =
+    "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
+    collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+pub(super) const DROP_RECOVERED: &str =
+    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5";
+pub(super) const RECOVERED: &str =
+    "SELECT stamp, origin FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";

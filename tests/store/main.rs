@@ -1,0 +1,8 @@
+//! The store from outside: real files, real SQLite, its own threads.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
+
+mod damage;
+mod model;
+mod place;
+mod rules;
+mod serving;

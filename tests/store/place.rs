@@ -1,0 +1,77 @@
+//! A folder for each test, and the words that all tests use.
+
+use cbddc::document::Query;
+use cbddc::id::VersionVector;
+use cbddc::replica::{Batch, Knowledge, Precondition, Reply, Request, Stream, Write};
+use cbddc::row::{Body, Row, RowKey, Scope};
+use cbddc::store::{Opened, Options, Store};
+use cbddc::time::Reading;
+use cbddc::wire::Mode;
+use std::path::{Path, PathBuf};
+
+pub(crate) const NOW: Reading = Reading { millis: 1_700_000_000_000, believed: true };
+
+/// An empty folder of that name; what an earlier run left is gone.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store").join(name);
+    std::fs::remove_dir_all(&folder).ok();
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+pub(crate) fn database(name: &str) -> PathBuf {
+    folder(name).join("cbddc.db")
+}
+pub(crate) fn open_with(options: Options) -> Result<(Store, Opened), cbddc::Error> {
+    let mut random = fastrand::Rng::with_seed(7);
+    Store::open(options, &mut || random.u64(..))
+}
+pub(crate) fn open(path: &Path) -> (Store, Opened) {
+    open_with(Options { min_free_bytes: 0, ..Options::new(path) }).unwrap()
+}
+pub(crate) fn refused(path: &Path) -> String {
+    open_with(Options::new(path)).map(|_| ()).unwrap_err().to_string()
+}
+pub(crate) fn close(store: Store) {
+    smol::block_on(store.close()).unwrap();
+}
+
+pub(crate) fn put(key: &str, value: &str) -> Write {
+    let body = Body::Live(value.as_bytes().to_vec());
+    Write { key: RowKey::replicated("c", key), body, expires_at: None, precondition: Precondition::None }
+}
+pub(crate) fn delete(key: &str) -> Write {
+    Write { body: Body::Tombstone, ..put(key, "") }
+}
+pub(crate) fn request(writes: Vec<Write>) -> Request {
+    Request::Write { writes, sending: false }
+}
+pub(crate) fn write(store: &Store, writes: Vec<Write>) -> Knowledge {
+    let (reply, knowledge) = smol::block_on(store.submit(NOW, request(writes))).unwrap();
+    assert!(matches!(reply, Reply::Written(_)));
+    knowledge
+}
+pub(crate) fn get(store: &Store, key: &str) -> Option<String> {
+    let found = smol::block_on(store.get(Scope::Replicated, "c", key, NOW.millis)).unwrap();
+    found.map(|(document, _)| String::from_utf8(document.value).unwrap())
+}
+pub(crate) fn keys(store: &Store, query: &Query) -> (Vec<String>, Option<String>) {
+    let page = smol::block_on(store.list(Scope::Replicated, "c", query, NOW.millis)).unwrap();
+    (page.documents.into_iter().map(|document| document.key).collect(), page.next)
+}
+/// Every row that would go to a newcomer, in order of position, and the knowledge of that snapshot.
+pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
+    let (mut after, mut all) = (0, Vec::new());
+    loop {
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new() };
+        match smol::block_on(store.read(stream)).unwrap() {
+            Batch::Rows { rows, upto, closure, knowledge, .. } => {
+                all.extend(rows);
+                after = upto;
+                if closure.is_some() {
+                    return (all, knowledge);
+                }
+            }
+            Batch::BelowFloor { .. } => unreachable!("a bootstrap has no floor"),
+        }
+    }
+}

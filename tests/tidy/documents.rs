@@ -1,0 +1,97 @@
+//! Documents against the code: the mutants of `docs/replication.md`, the budget of `docs/ci.md`, the commands of the README.
+
+use crate::repository::read;
+
+/// The budget of one run, minutes.
+const MINUTES_MAX: u64 = 75;
+
+/// The rows of the tables in a section, without back quotes, the head left out.
+fn rows(path: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = read(path);
+    let section = text.split(&format!("\n## {heading}\n")).nth(1);
+    let section = section.unwrap_or_else(|| panic!("{path} has no section \"{heading}\""));
+    let section = section.split("\n## ").next().unwrap_or("");
+    let (mut rows, mut in_body) = (Vec::new(), false);
+    for line in section.lines() {
+        match line.strip_prefix('|') {
+            Some(rule) if rule.starts_with("---") => in_body = true,
+            Some(cells) if in_body => {
+                let cells = cells.trim_end_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+                rows.push(cells.collect());
+            }
+            Some(_) => {}
+            None => in_body = false,
+        }
+    }
+    rows
+}
+
+/// The variants of `enum Mutant`, in order.
+fn mutants() -> Vec<String> {
+    let source = read("src/mutants.rs");
+    let body = source.split("pub enum Mutant {").nth(1).and_then(|rest| rest.split('}').next()).expect("enum Mutant");
+    body.lines()
+        .map(|line| line.trim().trim_end_matches(','))
+        .filter(|line| !line.is_empty())
+        .map(str::to_string)
+        .collect()
+}
+
+#[test]
+fn every_planted_bug_has_its_story() {
+    let told = rows("docs/replication.md", "What each planted bug undoes");
+    let (code, names) = (mutants(), told.iter().map(|cells| cells[0].clone()).collect::<Vec<_>>());
+    for name in &code {
+        assert!(names.contains(name), "{name} of src/mutants.rs has no row in docs/replication.md");
+    }
+    for name in &names {
+        assert!(code.contains(name), "docs/replication.md tells of {name}, which src/mutants.rs does not have");
+    }
+    assert_eq!(names.len(), code.len(), "a row of docs/replication.md stands twice");
+    for cells in told {
+        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{}: a cell is empty", cells[0]);
+    }
+}
+
+#[test]
+fn every_planted_bug_is_planted_somewhere() {
+    let shipped = crate::repository::shipped();
+    for name in mutants() {
+        let word = format!("Mutant::{name}");
+        let planted = shipped
+            .iter()
+            .any(|(path, lines)| path != "src/mutants.rs" && lines.iter().any(|(_, line)| line.contains(&word)));
+        assert!(planted, "{name} of src/mutants.rs is asked for nowhere: it can break nothing");
+    }
+}
+
+#[test]
+fn the_steps_of_ci_fit_their_budget_and_are_the_ones_that_run() {
+    let budget = rows("docs/ci.md", "Budget");
+    let minutes: u64 = budget.iter().map(|cells| cells[1].parse::<u64>().expect("whole minutes")).sum();
+    assert!(minutes <= MINUTES_MAX, "docs/ci.md sums to {minutes} minutes, at most {MINUTES_MAX}");
+    let script = read(".ci/run");
+    let steps: Vec<&str> = script.lines().filter_map(|line| line.strip_prefix("step \"")?.split('"').next()).collect();
+    let named: Vec<&str> = budget.iter().map(|cells| cells[0].as_str()).collect();
+    assert_eq!(named, steps, "left the table of docs/ci.md, right the steps of .ci/run");
+}
+
+#[test]
+fn the_two_commands_of_the_readme_are_the_ones_that_ci_runs() {
+    let (readme, script) = (read("README.md"), read(".ci/run"));
+    for command in ["cargo run --release -- run", "cargo test"] {
+        assert!(readme.lines().any(|line| line.trim() == command), "README.md: `{command}` on a line of its own");
+    }
+    assert!(script.contains("cargo test -- "), ".ci/run must call the README's test command");
+}
+
+#[test]
+fn aliases_that_are_written_down_exist() {
+    let aliases = read(".cargo/config.toml");
+    for path in [".ci/run", ".ci/full", "CONTRIBUTING.md", "README.md", "docs/ci.md"] {
+        for word in ["pure-defmt", "pure-log", "pure", "sim-replay", "sim-mutants", "sim"] {
+            let used = read(path).contains(&format!("cargo {word}"));
+            assert!(!used || aliases.contains(&format!("\n{word} = ")), "{path}: `cargo {word}` is no alias");
+        }
+    }
+}
