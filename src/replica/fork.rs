@@ -73,6 +73,8 @@ impl Knowledge {
                 self.put(table, Area::Rows, &Row { dot, ..row }, before)?;
             }
         }
+        // A dot beyond `shared` names two writes. The other one was never here: it must not be taken for known and deleted.
+        self.loose.retain(|dot| dot.origin != old);
         self.sent = self.seq;
         // The vector claims less than before: streams have passed over rows of the other history that it covered then.
         for (device, mut member) in table.members()? {
