@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "the harness measures its own speed; nodes get virtual time")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
+mod hazards;
 mod judge;
 mod ledger;
 mod rules;
