@@ -464,7 +464,12 @@ impl Engine {
                 let link = self.bootstrapping.take();
                 link.into_iter().for_each(|link| self.store_failed(now, link));
             }
-            (Pending::MarkSent, _) => self.flush_held(now),
+            (Pending::MarkSent, Ok(_)) => self.flush_held(now),
+            (Pending::MarkSent, Err(_)) => {
+                let holds = |session: &&Session| session.outgoing.as_ref().is_some_and(|out| out.held.is_some());
+                let links: Vec<LinkId> = self.sessions.values().filter(holds).map(|session| session.link).collect();
+                links.into_iter().for_each(|link| self.store_failed(now, link));
+            }
             (Pending::Maintain, Ok(Reply::Maintained(done))) => {
                 self.maintaining = false;
                 self.maintain_position = done.next;
