@@ -460,10 +460,8 @@ impl Engine {
             (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(link, stream, upto),
             (Pending::Apply { link, .. } | Pending::Stage { link, .. }, _) => self.store_failed(now, link),
             (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
-            (Pending::Bootstrap, _) => {
-                let link = self.bootstrapping.take();
-                link.into_iter().for_each(|link| self.store_failed(now, link));
-            }
+            // The others' streams were laid aside for it: giving the link up asks for them again.
+            (Pending::Bootstrap, _) => self.bootstrapping.into_iter().for_each(|link| self.store_failed(now, link)),
             (Pending::MarkSent, Ok(_)) => self.flush_held(now),
             (Pending::MarkSent, Err(_)) => {
                 let holds = |session: &&Session| session.outgoing.as_ref().is_some_and(|out| out.held.is_some());
