@@ -487,6 +487,9 @@ impl Engine {
                 if outcome.is_ok() {
                     self.event(Event::Forked { replica: self.knowledge.replica });
                     self.new_life_begun(now);
+                } else {
+                    // Whoever was met meanwhile was asked for nothing.
+                    self.evaluate_all(now);
                 }
             }
             (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),
