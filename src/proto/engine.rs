@@ -14,7 +14,7 @@ use super::session::{Incoming, Session};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX};
 use crate::mutants::{Mutant, planted};
-use crate::replica::{Knowledge, Members as Remembered, Precondition, Reply, Request, Retention, Write};
+use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
 use crate::time::{Millis, Reading};
 use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping};
@@ -114,6 +114,10 @@ pub struct Engine {
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// The link that a bootstrap comes from.
     pub(super) bootstrapping: Option<LinkId>,
+    /// The end of it has come; the last part is on its way to the stage.
+    pub(super) staged_whole: Option<Origin>,
+    /// The replica that peers know this node as.
+    pub(super) said_as: ReplicaId,
     pub(super) forking: bool,
     pub(super) fork_after: Millis,
     pub(super) discovery: Discovery,
@@ -142,6 +146,8 @@ impl Engine {
             outputs: VecDeque::new(),
             pending: BTreeMap::new(),
             bootstrapping: None,
+            staged_whole: None,
+            said_as: knowledge.replica,
             forking: false,
             fork_after: 0,
             discovery: Discovery::new(now),
@@ -186,6 +192,10 @@ impl Engine {
                 self.settings.keys.truncate(CLUSTER_KEYS_MAX);
             }
             Input::Stop => self.stop(),
+        }
+        if self.knowledge.replica != self.said_as {
+            // A bootstrap or a fork whose outcome storage did not know has happened after all.
+            self.new_life_begun(now);
         }
         self.pass_time(now);
         Ok(())
@@ -457,7 +467,7 @@ impl Engine {
             (Pending::Apply { link, stream, upto, closed }, Ok(Reply::Applied(applied))) => {
                 self.applied(now, link, stream, upto, closed, applied);
             }
-            (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(link, stream, upto),
+            (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(now, link, stream, upto),
             (Pending::Apply { link, .. } | Pending::Stage { link, .. }, _) => self.store_failed(now, link),
             (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
             // The others' streams were laid aside for it: giving the link up asks for them again.

@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, what each is known to have on disk, and since when it lacks something.
 
 use super::io::Now;
-use crate::id::{DeviceId, NodeId, ReplicaId, VersionVector};
+use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, VersionVector};
 use crate::limits::MEMBERS_MAX;
 use crate::replica::{MemberState, Members as Remembered, meet};
 use crate::row::{Row, RowKey, Scope};
@@ -79,6 +79,8 @@ pub(super) struct Member {
     /// `confirmed` is newer than on disk.
     pub(super) dirty: bool,
     pub(super) clock_offset_ms: Option<i64>,
+    /// The process that was last met. One process has one history, whatever order its Hellos come in on two links.
+    pub(super) instance: Option<u64>,
 }
 
 /// All of them.
@@ -91,7 +93,7 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn new(remembered: Remembered) -> Members {
         let member = |(device, state)| {
-            (device, Member { state, standing: None, changed: 0, dirty: false, clock_offset_ms: None })
+            (device, Member { state, standing: None, changed: 0, dirty: false, clock_offset_ms: None, instance: None })
         };
         Members { by_device: remembered.into_iter().map(member).collect(), checkpoints: VecDeque::new(), changes: 0 }
     }
@@ -118,16 +120,17 @@ impl Members {
         let changed = self.changes;
         match self.by_device.get_mut(&device) {
             Some(member) => {
-                let confirmed = core::mem::take(&mut member.state.confirmed);
-                let same = member.state.replica == state.replica;
-                member.state = state;
+                let known = core::mem::replace(&mut member.state, state);
                 member.changed = changed;
-                if same {
-                    member.state.confirmed.join(&confirmed);
+                if known.replica == member.state.replica {
+                    member.state.confirmed.join(&known.confirmed);
+                    // The cursor is what the disk says: a new life of this node starts over.
+                    member.state.heard = member.state.heard.max(known.heard);
                 }
             }
             None => {
-                let member = Member { state, standing: None, changed, dirty: false, clock_offset_ms: None };
+                let member =
+                    Member { state, standing: None, changed, dirty: false, clock_offset_ms: None, instance: None };
                 self.by_device.insert(device, member);
             }
         }
@@ -150,6 +153,14 @@ impl Members {
             self.changes += 1;
             member.changed = self.changes;
             member.dirty = true;
+        }
+    }
+    /// What a member has said of itself since its Hello: its own writes, and how far its stream has come. A disk that is
+    /// rolled back is noticed by these.
+    pub(super) fn heard(&mut self, device: &DeviceId, replica: ReplicaId, vector: &VersionVector, cursor: LocalSeq) {
+        if let Some(member) = self.by_device.get_mut(device).filter(|member| member.state.replica == replica) {
+            member.state.heard = member.state.heard.max(vector.of(replica));
+            member.state.cursor = member.state.cursor.max(cursor);
         }
     }
     /// Takes the site's records.

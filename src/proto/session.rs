@@ -17,6 +17,8 @@ pub(super) struct Session {
     pub(super) pinged_at: Millis,
     pub(super) opened_at: Millis,
     pub(super) peer: Option<Peer>,
+    /// Our own writes as our last Hello here counted them.
+    pub(super) said_seq: Seq,
     /// Our stream to it.
     pub(super) outgoing: Option<Outgoing>,
     /// Its stream to us.
@@ -39,6 +41,9 @@ pub(super) struct Peer {
     pub(super) hello: Hello,
     /// What it covers, by its last announcement.
     pub(super) announced: VersionVector,
+    /// What its batches are known to be later than: its Hello and the closures of its stream. A Confirm may overtake a
+    /// batch that was read before it, so it does not count here.
+    pub(super) streamed: VersionVector,
     /// Its place in the member table is on disk; its cursor is known.
     pub(super) met: bool,
     pub(super) cursor: LocalSeq,
@@ -76,8 +81,8 @@ pub(super) enum Incoming {
         closed: bool,
         /// When something last came.
         progress_at: Millis,
-        /// Whether the stage was begun.
-        staged: bool,
+        /// Where its last batch ended, once there was one.
+        upto: Option<LocalSeq>,
     },
 }
 
@@ -98,6 +103,7 @@ impl Session {
             pinged_at: mono,
             opened_at: mono,
             peer: None,
+            said_seq: 0,
             outgoing: None,
             incoming: Incoming::Idle,
             next_stream: 1,

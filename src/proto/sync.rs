@@ -101,7 +101,11 @@ impl Engine {
             clean: knowledge.covered_upto == knowledge.tail,
             members: self.members.tracked().map(note).collect(),
         };
+        let said_seq = hello.vector.of(hello.replica);
         self.send(link, Message::Hello(hello));
+        if let Some(session) = self.sessions.get_mut(&link) {
+            session.said_seq = said_seq;
+        }
     }
 
     /// Says Hello anew everywhere: this node is another replica now.
@@ -130,11 +134,14 @@ impl Engine {
             return self.bye(now, link, Bye::NameTaken);
         }
         let seen = self.members.by_device.get(&device).map(|member| &member.state);
-        if let Err(common) = history_verdict(seen, &self.knowledge.vector, &hello) {
+        let verdict = history_verdict(seen, &self.knowledge.vector, &hello);
+        let same_process = self.members.by_device.get(&device).is_some_and(|m| m.instance == Some(hello.instance));
+        if let Err(common) = verdict.or_else(|common| if same_process { Ok(()) } else { Err(common) }) {
             self.event(Event::PeerForked { node_id: hello.node_id });
             return self.bye(now, link, Bye::Forked { common });
         }
-        if let Some(Target::Heard(instance)) = session.dialled.filter(|target| *target != Target::Heard(hello.instance)) {
+        if let Some(Target::Heard(instance)) = session.dialled.filter(|target| *target != Target::Heard(hello.instance))
+        {
             // Whoever was heard there has started anew since: there is nobody to dial under the old number.
             self.discovery.heard.remove(&instance);
         }
@@ -144,6 +151,10 @@ impl Engine {
         let first = self.sessions.get(&link).is_some_and(|session| session.peer.is_none());
         let Some(session) = self.sessions.get_mut(&link) else { return };
         session.reset_streams();
+        if self.bootstrapping == Some(link) {
+            // It starts again once this Hello is on disk, from what the peer is now.
+            self.bootstrapping = None;
+        }
         let clock = hello.clock;
         let said = Said {
             replica: hello.replica,
@@ -154,7 +165,8 @@ impl Engine {
         let meeting = Meeting { device, node_id: hello.node_id.clone(), tracked: Some(!visitor), said: Some(said) };
         let (node_id, members, address) = (hello.node_id.clone(), hello.members.clone(), session.address);
         let target = session.dialled.unwrap_or(Target::Heard(hello.instance));
-        session.peer = Some(Peer { announced: hello.vector.clone(), hello, met: false, cursor: 0, live_since: None });
+        let (announced, streamed) = (hello.vector.clone(), hello.vector.clone());
+        session.peer = Some(Peer { announced, streamed, hello, met: false, cursor: 0, live_since: None });
         self.dialler.succeeded(target);
         self.store(now, Pending::Meet { link }, Request::Meet(meeting));
         if first {
@@ -238,13 +250,17 @@ impl Engine {
     fn said_bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         let target =
             self.sessions.get(&link).and_then(|session| session.dialled.or(session.instance().map(Target::Heard)));
+        let mut said_seq = None;
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
+            said_seq = Some(session.said_seq);
         }
         self.outputs.push_back(Output::Close { link });
         self.unlinked(now, link);
         match reason {
-            Bye::Forked { common } => self.fork(now, common),
+            // A Hello that took long may have been overtaken, by way of others, by what was written since: it is judged
+            // again on the next link.
+            Bye::Forked { common } if said_seq == Some(self.knowledge.seq) => self.fork(now, common),
             Bye::NameTaken | Bye::NotAMember | Bye::Version => {
                 target.into_iter().for_each(|target| self.dialler.rest(now, target, BACKOFF_CAP_MS));
             }
@@ -268,9 +284,16 @@ impl Engine {
 
     /// The member is on disk with its cursor: decide what to ask of it.
     pub(super) fn met(&mut self, now: Now, link: LinkId, device: DeviceId) {
-        let cursor = self.members.by_device.get(&device).map_or(0, |member| member.state.cursor);
+        let Some(member) = self.members.by_device.get_mut(&device) else { return };
+        let (replica, cursor) = (member.state.replica, member.state.cursor);
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let Some(peer) = session.peer.as_mut() else { return };
+        if peer.hello.replica != replica {
+            // It has said Hello as another replica since, and that meeting is still on its way to the disk: this cursor
+            // counts positions of a stream that is no more.
+            return;
+        }
+        member.instance = Some(peer.hello.instance);
         peer.met = true;
         peer.cursor = cursor;
         self.evaluate(now, link);
@@ -327,12 +350,13 @@ impl Engine {
         let stream = session.next_stream();
         let Some(peer) = &session.peer else { return };
         let of = peer.hello.replica;
-        session.incoming = Incoming::Open { stream, mode, closed: false, progress_at: now.mono, staged: false };
+        session.incoming = Incoming::Open { stream, mode, closed: false, progress_at: now.mono, upto: None };
         self.send(link, Message::Pull(Pull { stream, of, mode, after, vector }));
     }
 
     fn start_bootstrap(&mut self, now: Now, link: LinkId) {
         self.bootstrapping = Some(link);
+        self.staged_whole = None;
         for session in self.sessions.values_mut() {
             // What others send now would have to be taken back: it is asked for again afterwards.
             session.incoming = Incoming::Idle;
@@ -510,6 +534,8 @@ impl Engine {
         let device = session.device;
         let Some(peer) = &mut session.peer else { return };
         peer.announced.join(&confirm.vector);
+        // Before that its starts are not remembered, which what it says belongs to.
+        let session_met = peer.met;
         let replica = peer.hello.replica;
         if let Some(out) = session.outgoing.as_mut().filter(|out| out.stream == confirm.stream) {
             while let Some((_, bytes)) = out.in_flight.pop_front_if(|(upto, _)| *upto <= confirm.upto) {
@@ -517,6 +543,9 @@ impl Engine {
             }
         }
         self.members.confirm(&device, replica, &confirm.vector, wall);
+        if session_met {
+            self.members.heard(&device, replica, &confirm.vector, 0);
+        }
         for relayed in confirm.relayed {
             if relayed.device != self.settings.device && relayed.device != device {
                 self.members.confirm(&relayed.device, relayed.replica, &relayed.vector, wall);
@@ -531,7 +560,7 @@ impl Engine {
         let bootstrapping = self.bootstrapping;
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let device = session.device;
-        let Incoming::Open { stream, mode, closed, progress_at, staged } = &mut session.incoming else { return };
+        let Incoming::Open { stream, mode, closed, progress_at, upto: last } = &mut session.incoming else { return };
         if *stream != changes.stream {
             return;
         }
@@ -541,12 +570,12 @@ impl Engine {
         let replica = peer.hello.replica;
         self.counters.rows_received += changes.rows.len() as u64;
         let upto = changes.upto;
+        let follows = last.replace(upto);
         if *mode == Mode::Bootstrap {
             if bootstrapping != Some(link) {
                 return;
             }
-            let first = !*staged;
-            *staged = true;
+            let first = follows.is_none();
             let early = planted(Mutant::BootstrapInForceEarly).then(|| crate::wire::Closure {
                 vector: peer.announced.clone(),
                 floor: peer.hello.floor.clone(),
@@ -555,23 +584,27 @@ impl Engine {
                 hlc: peer.hello.hlc,
             });
             self.store(now, Pending::Stage { link, stream, upto }, Request::Stage { first, rows: changes.rows });
-            if let Some(closure) = changes.closure.or(early) {
-                let random = self.rng.u64(..);
-                let origin = Origin { device, replica, upto, closure };
-                self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
+            // In force once all of it is known to be staged: had an earlier part failed, the link would be gone by then.
+            if let (None, Some(closure)) = (&self.staged_whole, changes.closure.or(early)) {
+                self.staged_whole = Some(Origin { device, replica, upto, closure });
             }
             return;
         }
         if let Some(closure) = &changes.closure {
             peer.announced.join(&closure.vector);
+            peer.streamed.join(&closure.vector);
+            // Nothing is asked of a peer before it is met.
+            self.members.heard(&device, replica, &closure.vector, 0);
         }
         let mode = if already_closed { Mode::Increment } else { *mode };
         let closed = changes.closure.is_some();
         let incoming = IncomingBatch {
             device,
             replica,
-            announced: peer.announced.clone(),
+            announced: peer.streamed.clone(),
             mode,
+            asked_as: self.knowledge.replica,
+            follows,
             rows: changes.rows,
             upto,
             closure: changes.closure,
@@ -605,7 +638,11 @@ impl Engine {
                 self.confirm(link, of_stream, upto);
                 let Some(session) = self.sessions.get_mut(&link) else { return };
                 let Some(peer) = &mut session.peer else { return };
-                peer.cursor = peer.cursor.max(upto);
+                // A batch of a stream before the last Hello may be of another life of the peer.
+                if matches!(&session.incoming, Incoming::Open { stream, .. } if *stream == of_stream) {
+                    peer.cursor = peer.cursor.max(upto);
+                    self.members.heard(&session.device, peer.hello.replica, &peer.announced, peer.cursor);
+                }
                 let node_id = peer.hello.node_id.clone();
                 if let Incoming::Open { stream, closed, .. } = &mut session.incoming {
                     if closes && *stream == of_stream && !*closed {
@@ -631,9 +668,13 @@ impl Engine {
                     self.start_bootstrap(now, link);
                 }
             }
+            // The refusal before it has ended the link, or will.
+            Applied::Gap => self.store_failed(now, link),
             Applied::SenderBelowFloor => self.bye(now, link, Bye::BelowFloor),
             Applied::RolledBack => {
-                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"))
+                // Found within the transaction, so it is certain: another disk has gone on under this identity.
+                self.bye(now, link, Bye::protocol("it knows more of this replica than this replica"));
+                self.fork(now, None);
             }
             Applied::TooManyReplicas => self.bye(now, link, Bye::protocol("too many replicas")),
         }
@@ -652,8 +693,19 @@ impl Engine {
         self.pull(now, link, Mode::Reconcile, 0);
     }
 
-    pub(super) fn staged(&mut self, link: LinkId, stream: u32, upto: LocalSeq) {
+    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq) {
+        let current = self
+            .sessions
+            .get(&link)
+            .is_some_and(|session| matches!(&session.incoming, Incoming::Open { stream: open, .. } if *open == stream));
+        if self.bootstrapping != Some(link) || !current {
+            return;
+        }
         self.confirm(link, stream, upto);
+        if let Some(origin) = self.staged_whole.take_if(|origin| origin.upto == upto) {
+            let random = self.rng.u64(..);
+            self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
+        }
     }
 
     pub(super) fn bootstrapped(&mut self, now: Now, done: Bootstrapped) {
@@ -666,6 +718,7 @@ impl Engine {
 
     /// This node is another replica now: every session starts over.
     pub(super) fn new_life_begun(&mut self, now: Now) {
+        self.said_as = self.knowledge.replica;
         for session in self.sessions.values_mut() {
             if let Some(peer) = &mut session.peer {
                 // The cursors on disk were set anew; they are read again with the next meeting.

@@ -21,6 +21,10 @@ pub struct Incoming {
     pub announced: VersionVector,
     /// [`Mode::Increment`] or [`Mode::Reconcile`].
     pub mode: Mode,
+    /// This node's replica when it asked: another life covers other things, and rows were left out for this one's sake.
+    pub asked_as: ReplicaId,
+    /// Where the batch before it in the same stream ended; `None` for a stream's first.
+    pub follows: Option<LocalSeq>,
     /// The rows.
     pub rows: Vec<Row>,
     /// Its stream's position after them.
@@ -49,6 +53,8 @@ pub enum Applied {
     ReceiverBelowFloor,
     /// The sender knows later writes of this replica than this replica does: our disk was rolled back.
     RolledBack,
+    /// It was asked for in another life of this node, or the batch before it was not taken, so this one was not either: its closure would cover what is missing.
+    Gap,
     /// Joining would exceed the bound on replicas: nothing was taken.
     TooManyReplicas,
 }
@@ -78,6 +84,12 @@ impl Knowledge {
             return Ok(Applied::RolledBack);
         }
 
+        let member = table.member(&incoming.device)?;
+        let cursor = member.as_ref().filter(|member| member.replica == incoming.replica).map(|member| member.cursor);
+        if incoming.asked_as != self.replica || incoming.follows > cursor {
+            return Ok(Applied::Gap);
+        }
+
         let mut changed = Vec::new();
         if !planted(Mutant::CursorWithoutRows) || incoming.closure.is_some() {
             for row in incoming.rows {
@@ -89,7 +101,6 @@ impl Knowledge {
                 }
             }
         }
-        let member = table.member(&incoming.device)?;
         if let Some(mut member) = member.filter(|member| member.replica == incoming.replica) {
             member.cursor = member.cursor.max(incoming.upto);
             if let Some(closure) = &incoming.closure {

@@ -73,9 +73,10 @@ impl Knowledge {
                 self.put(table, Area::Rows, &Row { dot, ..row }, before)?;
             }
         }
-        // A dot beyond `shared` names two writes. The other one was never here: it must not be taken for known and deleted.
-        self.loose.retain(|dot| dot.origin != old);
         self.sent = self.seq;
+        // These numbers name other writes in the other history, which nobody has deleted.
+        self.loose.retain(|dot| dot.origin != old || dot.seq <= shared);
+        self.gone.set(old, self.gone.of(old).min(shared));
         // The vector claims less than before: streams have passed over rows of the other history that it covered then.
         for (device, mut member) in table.members()? {
             if member.cursor != 0 {

@@ -7,8 +7,11 @@
 mod hazards;
 mod judge;
 mod ledger;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod rules;
 mod site;
+mod stories;
 mod table;
 
 /// A number from the environment.
@@ -17,7 +20,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn rules_search() {
+fn search_rules() {
     std::panic::set_hook(Box::new(|_| {}));
     let first = setting("CBDDC_SIM_SEED").unwrap_or(0);
     let count = setting("CBDDC_SIM_RUNS").unwrap_or(2000);

@@ -104,7 +104,8 @@ impl Site {
     /// Adds a host and starts it soon.
     pub fn add(&mut self, table: MemTable, twin: Option<usize>) -> usize {
         let at = self.hosts.len();
-        let visitor = twin.is_none() && self.plan.visitors && at > 1 && self.rng.u8(..4) == 0;
+        let drawn = self.plan.visitors && at > 1 && self.rng.u8(..4) == 0;
+        let visitor = twin.map_or(drawn, |of| self.hosts[of].visitor);
         let (device, name) = match twin {
             Some(of) => (self.hosts[of].device, self.hosts[of].name.clone()),
             None => (device(at), name(at)),
@@ -185,6 +186,8 @@ pub struct Failure {
 /// One run. With `operations`, shorter than the seed says.
 pub fn run(seed: u64, operations: Option<usize>, tell: bool) -> Result<Site, Failure> {
     let mut plan = Plan::of(seed);
+    // A replay looks at everything after each commit, and finds the first step that went wrong.
+    plan.thorough |= tell || crate::setting("CBDDC_SIM_THOROUGH").is_some();
     plan.operations = operations.unwrap_or(plan.operations);
     run_plan(seed, plan, tell)
 }

@@ -206,10 +206,9 @@ fn a_bootstrap_that_storage_fails_leaves_no_other_peer_waiting() {
     far.floor = covering(&[(2, 1)]);
     let stream = pulls(&desk.meet(2, far))[0].1.stream;
     let asked = stores(&desk.say(2, changes(stream, 2, 1, true)));
-    let [(stage, Request::Stage { first: true, .. }), (bootstrap, Request::Bootstrap { .. })] = asked[..] else {
-        panic!("{asked:?}")
-    };
-    desk.stored(stage, Reply::Staged);
+    let [(stage, Request::Stage { first: true, .. })] = asked[..] else { panic!("{asked:?}") };
+    let asked = stores(&desk.stored(stage, Reply::Staged));
+    let [(bootstrap, Request::Bootstrap { .. })] = asked[..] else { panic!("{asked:?}") };
     let outputs = desk.store_fails(bootstrap);
     assert!(is_closed(&outputs, 2) && !desk.engine.is_bootstrapping());
     assert!(matches!(pulls(&outputs)[..], [(1, _)]), "its stream was laid aside for the bootstrap");

@@ -297,6 +297,7 @@ impl World {
         let it = &mut self.sessions[session];
         let Some(packet) = it.ways[from].queue.pop_front() else { return Ok(true) };
         let (sender, receiver, life) = (it.ends[from], it.ends[1 - from], it.lives[from]);
+        let asked_as = it.lives[1 - from];
         let device = self.nodes[sender].device;
         match packet {
             Packet::Confirm { vector, relayed } => {
@@ -340,7 +341,8 @@ impl World {
                 if !text.is_empty() || !self.settling {
                     self.say(|| format!("n{sender} -> n{receiver}: {text:?} upto {upto}{closes}"));
                 }
-                let incoming = Incoming { device, replica: life, announced, mode, rows, upto, closure };
+                let incoming =
+                    Incoming { device, replica: life, announced, mode, asked_as, follows: None, rows, upto, closure };
                 let Reply::Applied(applied) = self.run(receiver, Request::Apply(incoming))? else {
                     return Err("reply: not Applied".into());
                 };
@@ -382,6 +384,7 @@ impl World {
                 self.fork(receiver, 0)?;
                 Ok(false)
             }
+            Applied::Gap => Err("gap: every batch was taken".into()),
             Applied::TooManyReplicas => Err("replicas: too many".into()),
         }
     }

@@ -194,6 +194,7 @@ impl Site {
         let count = match &event {
             Said::DigestsDiffer { .. } => "alarm",
             Said::BootstrapDone { .. } => "bootstrap",
+            Said::BootstrapStarted { .. } => "bootstrap begun",
             Said::Forked { .. } => "fork mended",
             Said::PeerForked { .. } => "fork noticed",
             Said::DeviceCloned => "clone noticed",
@@ -204,11 +205,19 @@ impl Site {
         };
         self.tally.count(count);
         self.say(|| format!("n{at}: {event:?}"));
-        let forks = matches!(
-            event,
-            Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::PeerForked { .. } | Said::DeviceCloned
-        );
+        let forks = matches!(event, Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::DeviceCloned);
         if forks && !self.judge.ledger.any_fork() {
+            let known = self.hosts.iter().map(|host| {
+                let known = &host.table.knowledge;
+                let members = host.table.members.values().map(|m| (m.node_id.as_str(), m.heard, m.cursor, &m.tokens));
+                let members: Vec<_> = members.collect();
+                format!(
+                    "{} seq {} tail {} {:?} tokens {:?} {members:?}\n",
+                    host.name, known.seq, known.tail, known.vector, known.tokens
+                )
+            });
+            let known: String = known.collect();
+            self.say(|| known);
             return Err(format!("alarm: n{at}: {event:?} though no disk had a second life"));
         }
         if matches!(event, Said::DeviceCloned) {
@@ -266,9 +275,13 @@ impl Site {
         for (ticket, now, request) in batch {
             let text = if self.tell { describe(&request) } else { None };
             let answer = if happens {
-                let thorough = self.plan.thorough || self.rng.u8(..40) == 0;
+                let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
                 let host = &mut self.hosts[at];
-                let answer = self.judge.execute(at, &mut host.table, now, request, thorough)?;
+                let answer = self.judge.execute(at, &mut host.table, now, request, thorough);
+                if let (Err(_), Some(text)) = (&answer, &text) {
+                    self.story.push_str(&format!("{:>7} n{at} {text}\n", self.time));
+                }
+                let (answer, host) = (answer?, &mut self.hosts[at]);
                 host.durable.insert(ticket);
                 if let Some(text) = text {
                     let reply = format!("{:?}", answer.0);
@@ -401,6 +414,7 @@ fn describe(request: &Request) -> Option<String> {
             ))
         }
         Request::Bootstrap { .. } => Some("bootstraps".into()),
+        Request::Stage { first, rows } => Some(format!("stages {} rows, first {first}", rows.len())),
         Request::Fork { shared, .. } => Some(format!("forks, shared {shared}")),
         _ => None,
     }

@@ -2,7 +2,7 @@
 //! timers and no luck.
 
 use crate::table::MemTable;
-use cbddc::id::{DeviceId, LocalSeq, NodeId, VersionVector};
+use cbddc::id::{DeviceId, LocalSeq, NodeId, ReplicaId, VersionVector};
 use cbddc::replica::{
     Applied, Batch, Bootstrapped, Incoming, Maintained, Meeting, Newcomer, Origin, Precondition, Reply, Request,
     Retention, Said, Stream, Write, Written, execute, newcomer, read,
@@ -21,6 +21,8 @@ pub struct Parcel {
     pub upto: LocalSeq,
     pub closure: Option<Closure>,
     pub announced: VersionVector,
+    /// Who asked for it.
+    pub asked_as: ReplicaId,
 }
 
 pub struct Replica {
@@ -117,12 +119,14 @@ impl Replica {
         if own > self.table.knowledge.sent && !rows.is_empty() {
             self.run(Request::MarkSent { upto: own });
         }
-        Some(Parcel { mode, rows, upto, closure, announced })
+        let asked_as = to.table.knowledge.replica;
+        Some(Parcel { mode, rows, upto, closure, announced, asked_as })
     }
     pub fn apply(&mut self, from: &Replica, parcel: Parcel) -> Applied {
-        let Parcel { mode, rows, upto, closure, announced } = parcel;
+        let Parcel { mode, rows, upto, closure, announced, asked_as } = parcel;
         let replica = from.table.knowledge.replica;
-        let incoming = Incoming { device: from.device, replica, announced, mode, rows, upto, closure };
+        let (device, follows) = (from.device, None);
+        let incoming = Incoming { device, replica, announced, mode, asked_as, follows, rows, upto, closure };
         match self.run(Request::Apply(incoming)) {
             Reply::Applied(applied) => applied,
             other => panic!("{other:?}"),
