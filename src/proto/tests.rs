@@ -234,16 +234,20 @@ pub(super) fn sends(outputs: &[Output]) -> Vec<(u64, &Message)> {
     sends.collect()
 }
 pub(super) fn byes(outputs: &[Output]) -> Vec<(u64, Bye)> {
-    let bye = |(link, message)| if let &Message::Bye(ref bye) = message { Some((link, bye.clone())) } else { None };
+    let bye = |(link, message): (u64, &Message)| {
+        if let Message::Bye(bye) = message { Some((link, bye.clone())) } else { None }
+    };
     sends(outputs).into_iter().filter_map(bye).collect()
 }
 pub(super) fn pulls(outputs: &[Output]) -> Vec<(u64, Pull)> {
-    let pull = |(link, message)| if let &Message::Pull(ref pull) = message { Some((link, pull.clone())) } else { None };
+    let pull = |(link, message): (u64, &Message)| {
+        if let Message::Pull(pull) = message { Some((link, pull.clone())) } else { None }
+    };
     sends(outputs).into_iter().filter_map(pull).collect()
 }
 pub(super) fn batches(outputs: &[Output]) -> Vec<(u64, Changes)> {
-    let batch = |(link, message)| match message {
-        &Message::Changes(ref changes) => Some((link, changes.clone())),
+    let batch = |(link, message): (u64, &Message)| match message {
+        Message::Changes(changes) => Some((link, changes.clone())),
         _ => None,
     };
     sends(outputs).into_iter().filter_map(batch).collect()
