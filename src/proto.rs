@@ -14,6 +14,8 @@ mod links;
 mod members;
 mod session;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Clock;
 pub use engine::{Engine, PeerView, Undrained};

@@ -478,11 +478,14 @@ impl Engine {
                 self.batch_refused(now, link, stream);
             }
             (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
-            (Pending::Bootstrap, _) => {
-                let link = self.bootstrapping.take();
-                link.into_iter().for_each(|link| self.store_failed(now, link));
+            // The others' streams were laid aside for it: giving the link up asks for them again.
+            (Pending::Bootstrap, _) => self.bootstrapping.into_iter().for_each(|link| self.store_failed(now, link)),
+            (Pending::MarkSent, Ok(_)) => self.flush_held(now),
+            (Pending::MarkSent, Err(_)) => {
+                let holds = |session: &&Session| session.outgoing.as_ref().is_some_and(|out| out.held.is_some());
+                let links: Vec<LinkId> = self.sessions.values().filter(holds).map(|session| session.link).collect();
+                links.into_iter().for_each(|link| self.store_failed(now, link));
             }
-            (Pending::MarkSent, _) => self.flush_held(now),
             (Pending::Maintain, Ok(Reply::Maintained(done))) => {
                 self.maintaining = false;
                 self.maintain_position = done.next;
@@ -502,6 +505,9 @@ impl Engine {
                 if outcome.is_ok() {
                     self.event(Event::Forked { replica: self.knowledge.replica });
                     self.new_life_begun(now);
+                } else {
+                    // Whoever was met meanwhile was asked for nothing.
+                    self.evaluate_all(now);
                 }
             }
             (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),

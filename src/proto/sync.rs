@@ -52,6 +52,8 @@ impl Engine {
         session.heard_at = now.mono;
         match message {
             Message::Hello(hello) => self.said_hello(now, link, hello),
+            // Who is not let in is told so before any Hello.
+            Message::Bye(reason) => self.said_bye(now, link, reason),
             _ if session.peer.is_none() => self.bye(now, link, Bye::protocol("a message before Hello")),
             Message::Pull(pull) => self.pulled(now, link, pull),
             Message::Changes(changes) => self.changes(now, link, changes),
@@ -65,7 +67,6 @@ impl Engine {
                 session.round_trip_ms = Some(now.mono.saturating_sub(session.pinged_at));
                 self.heard_clock(now, link, pong.clock);
             }
-            Message::Bye(reason) => self.said_bye(now, link, reason),
         }
     }
 

@@ -173,14 +173,15 @@ impl Knowledge {
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.outranks(&head),
         };
+        // It was here before this node took another's state, and has left no trace: its tombstone was dropped. Asked
+        // before it is taken out of what waits, which is a trace.
+        let deleted_here = wins && !row.is_tombstone() && self.left_no_trace(table, row)?;
         self.arrived(table, row)?;
         if wins {
             if planted(Mutant::FutureMovesClock) {
                 self.hlc.raise_to(row.stamp);
             }
             self.hlc.witness(now, row.stamp);
-            // It was here before this node took another's state, and has left no trace: its tombstone was dropped.
-            let deleted_here = !row.is_tombstone() && self.left_no_trace(table, row)?;
             self.put(table, Area::Rows, row, before)?;
             if deleted_here {
                 self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;

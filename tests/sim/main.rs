@@ -11,6 +11,7 @@ mod ledger;
 mod mutants;
 mod rules;
 mod site;
+mod stories;
 mod table;
 
 /// A number from the environment.

@@ -1,0 +1,225 @@
+//! Whose rows go where: windows, turns, and what storage has to say before anybody else hears of it.
+
+use super::*;
+use crate::replica::{Applied, Batch};
+use crate::wire::{Confirm, Mode};
+
+/// Asks the node for its stream.
+fn pull(desk: &mut Desk, link: u64) -> Vec<Output> {
+    let (of, vector) = (desk.knowledge.replica, VersionVector::new());
+    desk.say(link, Message::Pull(Pull { stream: 1, of, mode: Mode::Increment, after: 0, vector }))
+}
+/// Storage has read one own row of so many bytes.
+fn batch(desk: &Desk, seq: Seq, bytes: usize, own: Seq) -> Batch {
+    let rows = alloc::vec![row_of(1, seq, bytes)];
+    Batch::Rows { rows, upto: seq, closure: None, own, knowledge: desk.knowledge.clone() }
+}
+fn confirm(upto: Seq) -> Message {
+    Message::Confirm(Confirm { stream: 1, upto, vector: VersionVector::new(), relayed: Vec::new() })
+}
+fn applied() -> Reply {
+    Reply::Applied(Applied::Applied { changed: Vec::new(), system: false, alarm: false, equal: false })
+}
+fn changes(stream: u32, number: u8, seq: Seq, closes: bool) -> Message {
+    let (rows, closure) = (alloc::vec![row_of(number, seq, 10)], closes.then(|| closure_of(number, seq)));
+    Message::Changes(Changes { stream, rows, upto: seq, closure })
+}
+fn applies(outputs: &[Output]) -> Vec<Ticket> {
+    let applies = |(ticket, request)| matches!(request, Request::Apply(_)).then_some(ticket);
+    stores(outputs).into_iter().filter_map(applies).collect()
+}
+
+#[test]
+fn the_window_limits_what_is_in_flight() {
+    let mut desk = Desk::new();
+    (desk.knowledge.sent, desk.knowledge.tail) = (9, 9);
+    desk.meet(1, hello(2));
+    let mut next = reads(&pull(&mut desk, 1));
+    let mut sent = 0;
+    while let [(ticket, _)] = next[..] {
+        sent += 1;
+        let result = Ok(batch(&desk, sent, 4_000, 0));
+        let outputs = desk.drive(Input::Streamed { ticket, result });
+        assert_eq!(batches(&outputs).len(), 1);
+        next = reads(&outputs);
+    }
+    assert_eq!(sent, 3, "the third batch fills the window of 10 000 bytes");
+    assert!(reads(&desk.say(1, confirm(0))).is_empty());
+    let outputs = desk.say(1, confirm(2));
+    assert!(matches!(&reads(&outputs)[..], [(_, stream)] if stream.after == 3), "there is room again");
+}
+
+#[test]
+fn rows_wait_until_they_are_durably_marked_as_sent() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let (ticket, _) = reads(&pull(&mut desk, 1)).remove(0);
+    let result = Ok(batch(&desk, 1, 10, 1));
+    let outputs = desk.drive(Input::Streamed { ticket, result });
+    assert!(batches(&outputs).is_empty());
+    let asked = stores(&outputs);
+    let [(mark, Request::MarkSent { upto: 1 })] = asked[..] else { panic!("{asked:?}") };
+    let outputs = desk.store_fails(mark);
+    assert!(batches(&outputs).is_empty(), "it is not on disk");
+    assert!(is_closed(&outputs, 1), "held for ever, nothing would follow");
+}
+
+#[test]
+fn marked_rows_leave_as_soon_as_the_mark_is_on_disk() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let (ticket, _) = reads(&pull(&mut desk, 1)).remove(0);
+    let result = Ok(batch(&desk, 1, 10, 1));
+    let outputs = desk.drive(Input::Streamed { ticket, result });
+    let (mark, _) = stores(&outputs).remove(0);
+    desk.knowledge.sent = 1;
+    desk.knowledge.version += 1;
+    assert_eq!(batches(&desk.stored(mark, Reply::Marked)).len(), 1);
+}
+
+#[test]
+fn a_pull_for_a_replica_that_this_node_no_longer_is_is_ignored() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let late = Pull { stream: 1, of: replica(77), mode: Mode::Increment, after: 0, vector: VersionVector::new() };
+    assert!(desk.say(1, Message::Pull(late)).is_empty());
+}
+
+#[test]
+fn a_batch_is_confirmed_when_storage_has_it_and_not_before() {
+    let mut desk = Desk::new();
+    let outputs = desk.meet(1, hello_with_rows(2, 1));
+    let stream = pulls(&outputs)[0].1.stream;
+    let outputs = desk.say(1, changes(stream, 2, 1, true));
+    assert!(sends(&outputs).is_empty(), "nothing is on disk");
+    let ticket = applies(&outputs)[0];
+    desk.knowledge.vector = covering(&[(2, 1)]);
+    desk.knowledge.version += 1;
+    let outputs = desk.stored(ticket, applied());
+    let confirms = sends(&outputs);
+    assert!(
+        matches!(confirms[..], [(1, Message::Confirm(confirm))] if confirm.upto == 1
+            && confirm.vector == covering(&[(2, 1)])),
+        "{confirms:?}"
+    );
+    assert!(has_event(&outputs, |event| matches!(event, Event::CaughtUp { .. })));
+}
+
+#[test]
+fn a_batch_of_another_stream_number_is_ignored() {
+    let mut desk = Desk::new();
+    let stream = pulls(&desk.meet(1, hello_with_rows(2, 1)))[0].1.stream;
+    assert!(desk.say(1, changes(stream + 1, 2, 1, true)).is_empty());
+    assert_eq!(applies(&desk.say(1, changes(stream, 2, 1, true))).len(), 1);
+}
+
+#[test]
+fn a_batch_that_storage_fails_costs_the_link_and_comes_again() {
+    let mut desk = Desk::new();
+    let first = pulls(&desk.meet(1, hello_with_rows(2, 3))).remove(0).1;
+    let ticket = applies(&desk.say(1, changes(first.stream, 2, 1, false)))[0];
+    let outputs = desk.store_fails(ticket);
+    assert!(is_closed(&outputs, 1) && !byes(&outputs).is_empty());
+    assert!(has_event(&outputs, |event| matches!(event, Event::ApplyFailed { .. })));
+    assert!(!sends(&outputs).iter().any(|(_, message)| matches!(message, Message::Confirm(_))));
+    let again = pulls(&desk.meet(2, hello_with_rows(2, 3))).remove(0).1;
+    assert_eq!((again.after, again.vector), (first.after, first.vector), "from where the rows are");
+}
+
+#[test]
+fn a_node_far_behind_pulls_from_one_peer_at_a_time() {
+    let mut desk = Desk::new();
+    let stream = pulls(&desk.meet(1, hello_with_rows(2, 2)))[0].1.stream;
+    assert!(pulls(&desk.meet(2, hello_with_rows(3, 2))).is_empty(), "it is the other one's turn");
+    assert_eq!(desk.engine.catching_up_with(), [name(2), name(3)]);
+    let ticket = applies(&desk.say(1, changes(stream, 2, 1, false)))[0];
+    assert!(pulls(&desk.stored(ticket, applied())).is_empty(), "it is not at the tail");
+    let ticket = applies(&desk.say(1, changes(stream, 2, 2, true)))[0];
+    let outputs = desk.stored(ticket, applied());
+    assert!(matches!(pulls(&outputs)[..], [(2, _)]), "the turn is over");
+}
+
+#[test]
+fn who_has_nothing_new_needs_no_turn() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello_with_rows(2, 2));
+    assert_eq!(pulls(&desk.meet(2, hello(3))).len(), 1);
+}
+
+#[test]
+fn a_turn_is_over_when_its_peer_stalls_or_leaves() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello_with_rows(2, 2));
+    desk.meet(2, hello_with_rows(3, 2));
+    assert!(pulls(&desk.wait(9_000)).is_empty());
+    let outputs = desk.wait(1_000);
+    assert!(matches!(pulls(&outputs)[..], [(2, _)]));
+    let outputs = desk.drive(Input::Unlinked { link: LinkId(2) });
+    assert!(matches!(pulls(&outputs)[..], [(1, _)]), "and back");
+}
+
+#[test]
+fn equal_vectors_and_digests_at_first_contact_need_no_scan() {
+    let mut desk = Desk::new();
+    desk.has_written(3);
+    desk.knowledge.digest = 5;
+    desk.write(4);
+    let mut same = hello(2);
+    (same.vector, same.digest, same.tail) = (desk.knowledge.vector.clone(), 5, 70);
+    let outputs = desk.meet(1, same);
+    assert!(matches!(&pulls(&outputs)[..], [(1, pull)] if pull.after == 70), "{outputs:?}");
+}
+
+#[test]
+fn a_difference_under_equal_vectors_is_an_alarm_and_a_reconciliation() {
+    let mut desk = Desk::new();
+    desk.write(4);
+    let mut other = hello(2);
+    (other.vector, other.digest, other.tail) = (desk.knowledge.vector.clone(), 999, 4);
+    let outputs = desk.meet(1, other);
+    assert!(has_event(&outputs, |event| matches!(event, Event::DigestsDiffer { .. })));
+    let last = pulls(&outputs).pop().expect("it asks").1;
+    assert_eq!((last.mode, last.after), (Mode::Reconcile, 0));
+    assert_eq!(desk.engine.counters().alarms, 1);
+}
+
+#[test]
+fn below_the_floor_of_a_peer_it_asks_for_a_bootstrap_and_for_nothing_else() {
+    let mut desk = Desk::new();
+    let mut far = hello_with_rows(2, 9);
+    far.floor = covering(&[(2, 5)]);
+    let outputs = desk.meet(1, far);
+    assert!(has_event(&outputs, |event| matches!(event, Event::BootstrapStarted { .. })));
+    assert!(matches!(&pulls(&outputs)[..], [(1, pull)] if pull.mode == Mode::Bootstrap && pull.after == 0));
+    assert!(desk.engine.is_bootstrapping());
+    assert!(pulls(&desk.meet(2, hello_with_rows(3, 2))).is_empty());
+    let outputs = desk.drive(Input::Unlinked { link: LinkId(1) });
+    assert!(!desk.engine.is_bootstrapping(), "a cut starts it again");
+    assert!(matches!(pulls(&outputs)[..], [(2, _)]));
+}
+
+#[test]
+fn a_bootstrap_that_storage_fails_leaves_no_other_peer_waiting() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello_with_rows(3, 2));
+    let mut far = hello_with_rows(2, 1);
+    far.floor = covering(&[(2, 1)]);
+    let stream = pulls(&desk.meet(2, far))[0].1.stream;
+    let asked = stores(&desk.say(2, changes(stream, 2, 1, true)));
+    let [(stage, Request::Stage { first: true, .. })] = asked[..] else { panic!("{asked:?}") };
+    let asked = stores(&desk.stored(stage, Reply::Staged));
+    let [(bootstrap, Request::Bootstrap { .. })] = asked[..] else { panic!("{asked:?}") };
+    let outputs = desk.store_fails(bootstrap);
+    assert!(is_closed(&outputs, 2) && !desk.engine.is_bootstrapping());
+    assert!(matches!(pulls(&outputs)[..], [(1, _)]), "its stream was laid aside for the bootstrap");
+}
+
+#[test]
+fn a_fork_that_storage_fails_leaves_nobody_waiting() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let asked = stores(&desk.say(1, Message::Bye(Bye::Forked { common: None })));
+    let fork = asked.iter().find(|(_, request)| matches!(request, Request::Fork { .. })).expect("it is told").0;
+    assert!(pulls(&desk.meet(2, hello_with_rows(3, 2))).is_empty(), "it is not known who asks");
+    assert!(matches!(pulls(&desk.store_fails(fork))[..], [(2, _)]));
+}
