@@ -59,6 +59,7 @@ impl Judge {
             writes.iter().map(|write| table.rows.of(&write.key).map(|(row, _)| row.clone())).collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
+        let arriving = if let Request::Apply(incoming) = &request { incoming.rows.clone() } else { Vec::new() };
         let Ok((reply, after)) = execute(table, now, request);
         if let Reply::Written(written) = &reply {
             self.note_writes(node, table, now, &before, writes, stood, written)?;
@@ -80,7 +81,7 @@ impl Judge {
             self.ledger.note_rewritten(&copy, table).map_err(|why| format!("dot: n{node}: {why}"))?;
         }
         if applies || after.seq > before.seq {
-            self.note_again(node, table, &before)?;
+            self.note_again(node, table, &before, &arriving)?;
         }
         if moves {
             self.check(node, table, thorough || new_life)?;
@@ -140,7 +141,13 @@ impl Judge {
         Ok(())
     }
     /// Deletes that the rules wrote by themselves.
-    fn note_again(&mut self, node: usize, table: &MemTable, before: &Knowledge) -> Result<(), String> {
+    fn note_again(
+        &mut self,
+        node: usize,
+        table: &MemTable,
+        before: &Knowledge,
+        arriving: &[Row],
+    ) -> Result<(), String> {
         let own = table.knowledge.replica;
         if own != before.replica {
             return Ok(());
@@ -151,6 +158,13 @@ impl Judge {
                 continue;
             }
             if let Some((row, _)) = table.rows.rows.values().find(|(row, _)| row.dot == dot) {
+                if let Some(new) =
+                    arriving.iter().filter(|new| new.key == row.key && !new.is_tombstone()).max_by_key(|new| new.rank())
+                {
+                    if row.is_tombstone() && !self.ledger.any_fork() && !self.ledger.was_deleted(new) {
+                        return Err(format!("spurious: n{node} deletes {} that nobody deleted", show(new)));
+                    }
+                }
                 let note = self.ledger.note(row.clone(), Vec::new(), before.vector.clone());
                 note.map_err(|why| format!("dot: n{node}: {why}"))?;
             }

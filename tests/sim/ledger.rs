@@ -126,6 +126,12 @@ impl Ledger {
             let (past, seen) = match same {
                 Some(same) => (self.made[same].past.clone(), self.made[same].seen.clone()),
                 None => {
+                    if let Some(staged) = staged.filter(|s| !s.is_tombstone() && row.is_tombstone() && !self.any_fork())
+                    {
+                        if !self.was_deleted(staged) {
+                            return Err(format!("spurious: bootstrap deletes {}", show(staged)));
+                        }
+                    }
                     let deleted = staged.and_then(|staged| self.of_row(staged));
                     (deleted.into_iter().collect(), before.knowledge.vector.clone())
                 }
@@ -246,6 +252,15 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+    pub fn was_deleted(&self, row: &Row) -> bool {
+        let Some(value) = row.value() else { return true };
+        self.made.iter().any(|m| {
+            m.row.key == row.key
+                && (m.row.is_tombstone() || m.row.expires_at.is_some())
+                && m.row.value() != Some(value)
+                && (m.rank >= row.rank() || m.seen.covers(row.dot) || self.replaced(m, value))
+        }) || row.expires_at.is_some()
     }
     fn replaced(&self, made: &Made, value: &[u8]) -> bool {
         let (mut todo, mut seen) = (made.past.clone(), BTreeSet::new());

@@ -175,7 +175,15 @@ impl Replica {
         // A little longer, since the clocks of a story are not the same.
         self.clock.millis += 60_000 + if keep == Millis::MAX { 86_400_000 } else { keep };
         let min_age = 86_400_000;
-        let retention = Retention { confirmed_by_all, min_age, keep, upto: LocalSeq::MAX, after: 0, slice: 64 };
+        let retention = Retention {
+            confirmed_by_all,
+            min_age,
+            keep,
+            tombstones_max: u64::MAX,
+            upto: LocalSeq::MAX,
+            after: 0,
+            slice: 64,
+        };
         match self.run(Request::Maintain(retention)) {
             Reply::Maintained(done) => done,
             other => panic!("{other:?}"),
