@@ -9,16 +9,23 @@ mod clock;
 mod discovery;
 mod engine;
 mod health;
+mod hello;
 mod io;
 mod links;
 mod members;
+mod receiving;
+mod sending;
 mod session;
+mod slots;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod turns;
+mod view;
 
 pub use clock::Clock;
-pub use engine::{Engine, PeerView, Undrained};
+pub use engine::{Engine, Undrained};
 pub use health::{MembersHealth, Verdict};
 pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, Settings, StoreFault, Target, Ticket};
 pub use members::{MemberRecord, Standing};
+pub use view::PeerView;

@@ -4,37 +4,24 @@
 
 use super::clock::Clock;
 use super::discovery::{Discovery, Learnt};
-use super::health::MembersHealth;
-use super::io::{
-    Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, Settings, StoreFault, Target, Ticket,
-};
-use super::links::{Dialler, PATIENCE_MS};
+use super::io::{Client, Counters, Event, Input, LinkId, Now, Output, Settings, StoreFault, Ticket};
+use super::links::Dialler;
 use super::members::{MemberRecord, Members, Standing};
-use super::session::{Incoming, Session};
+use super::session::Session;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, LINKS_MAX, TOMBSTONES_MAX};
+use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, Scope};
-use crate::time::{Millis, Reading};
-use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION, Ping, StateTag};
+use crate::time::Millis;
+use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 /// A link that is quiet is pinged after this.
 const PING_MS: Millis = 5_000;
-/// And given up after this.
-pub(super) const SILENT_MS: Millis = 20_000;
-/// A link whose peer does not say Hello is given up after this.
-const HELLO_MS: Millis = 10_000;
-/// A link has been live for at least this long before its slot is given to another member.
-const LIVE_BEFORE_ROTATION_MS: Millis = 2_000;
-/// Whoever was rotated out does not dial again before this, unless there is something to fetch.
-pub(super) const ROTATED_REST_MS: Millis = 10_000;
-/// Links above the bound while their Hello is waited for.
-const SPARE_LINKS: usize = 2;
 /// Confirmed vectors are written down this often: after a restart they are only a little behind.
 const CONFIRMED_NOTED_MS: Millis = 30_000;
 /// Rows of one slice of maintenance.
@@ -69,37 +56,6 @@ pub(super) enum Pending {
     Own,
 }
 
-/// One member as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerView {
-    /// Its name.
-    pub node_id: NodeId,
-    /// Its key.
-    pub device: DeviceId,
-    /// Its replica.
-    pub replica: ReplicaId,
-    /// Whether a link is in session.
-    pub linked: bool,
-    /// Its address, where it is linked.
-    pub address: Option<SocketAddr>,
-    /// Whether it counts for health and holds tombstones back.
-    pub tracked: bool,
-    /// What the site has decided about it.
-    pub standing: Option<Standing>,
-    /// Whether it has everything that this node has.
-    pub confirmed: bool,
-    /// Milliseconds since this node stored the oldest change that it has not confirmed.
-    pub lag_ms: Millis,
-    /// How many changes it has not confirmed.
-    pub unconfirmed_changes: u64,
-    /// When it last confirmed anything.
-    pub last_confirmation: Option<Millis>,
-    /// How far its synchronised clock is from ours.
-    pub clock_offset_ms: Option<i64>,
-    /// Time of the last ping.
-    pub round_trip_ms: Option<Millis>,
-}
-
 /// One node's state machines.
 pub struct Engine {
     pub(super) settings: Settings,
@@ -124,12 +80,12 @@ pub struct Engine {
     pub(super) discovery: Discovery,
     next_ticket: u64,
     started_at: Millis,
-    rotate_after: Millis,
+    pub(super) rotate_after: Millis,
     maintain_at: Millis,
     maintaining: bool,
     maintain_position: LocalSeq,
     note_confirmed_at: Millis,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Engine {
@@ -227,80 +183,6 @@ impl Engine {
         deadline.max(now.mono + 1).min(now.mono + 1_000)
     }
 
-    /// What this node durably knows.
-    pub fn knowledge(&self) -> &Knowledge {
-        &self.knowledge
-    }
-    /// Numbers since the start.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-    /// The clock for what callers see: expiry of documents.
-    pub fn reading(&self, now: Now) -> Reading {
-        self.clock.reading(now)
-    }
-    /// How far the kernel's clock is from the peers', where that is a fault.
-    pub fn clock_disagreement(&self, now: Now) -> Option<i64> {
-        self.clock.disagreement(now)
-    }
-    /// What the members' confirmations say.
-    pub fn members_health(&self, now: Now) -> MembersHealth {
-        MembersHealth::of(&self.members, now, self.settings.lag_threshold, self.settings.lag_critical)
-    }
-    /// Every member.
-    pub fn peers(&self, now: Now) -> Vec<PeerView> {
-        let view = |(device, member): (&DeviceId, &super::members::Member)| {
-            let session = self.sessions.values().find(|session| session.device == *device && session.peer.is_some());
-            let confirmed = &member.state.confirmed;
-            let missing = |dot: crate::id::Dot| dot.seq - confirmed.of(dot.origin).min(dot.seq);
-            PeerView {
-                node_id: member.state.node_id.clone(),
-                device: *device,
-                replica: member.state.replica,
-                linked: session.is_some(),
-                address: session.map(|session| session.address),
-                tracked: member.is_tracked(),
-                standing: member.standing,
-                confirmed: member.state.has_confirmed && confirmed.includes(&self.knowledge.vector),
-                lag_ms: self.members.lag_ms(now, member),
-                unconfirmed_changes: self.knowledge.vector.iter().map(missing).sum(),
-                last_confirmation: member.state.confirmed_at,
-                clock_offset_ms: member.clock_offset_ms,
-                round_trip_ms: session.and_then(|session| session.round_trip_ms),
-            }
-        };
-        self.members.by_device.iter().map(view).collect()
-    }
-    /// Addresses of members that are heard, and whether each is linked.
-    pub fn heard(&self) -> Vec<(SocketAddr, ReplicaId, bool)> {
-        let linked = |instance: u64| self.sessions.values().any(|session| session.instance() == Some(instance));
-        let all = self.discovery.heard.iter();
-        all.filter_map(|(instance, heard)| Some((*heard.addresses().first()?, heard.replica, linked(*instance))))
-            .collect()
-    }
-    /// Addresses that were heard and are not of this cluster, why, and how often.
-    pub fn strangers(&self) -> Vec<(IpAddr, BeaconError, u64)> {
-        self.discovery.strangers().collect()
-    }
-    /// Batches of one link that storage has not answered yet.
-    pub fn unanswered(&self, of: LinkId) -> usize {
-        let waits = |pending: &&Pending| match pending {
-            Pending::Apply { link, .. } | Pending::Stage { link, .. } => *link == of,
-            _ => false,
-        };
-        self.pending.values().filter(waits).count()
-    }
-    /// Whether a bootstrap is under way: reads are served from the old state.
-    pub fn is_bootstrapping(&self) -> bool {
-        self.bootstrapping.is_some()
-    }
-    /// Peers in session whose streams have not reached this node's rows yet.
-    pub fn catching_up_with(&self) -> Vec<NodeId> {
-        let behind = |session: &&Session| session.is_catching_up() || session.incoming == Incoming::Waiting;
-        let name = |session: &Session| session.peer.as_ref().map(|peer| peer.hello.node_id.clone());
-        self.sessions.values().filter(behind).filter_map(name).collect()
-    }
-
     pub(super) fn send(&mut self, link: LinkId, message: Message) {
         self.outputs.push_back(Output::Send { link, message });
     }
@@ -358,57 +240,6 @@ impl Engine {
         }
     }
 
-    fn linked(&mut self, now: Now, link: LinkId, device: DeviceId, address: SocketAddr, dialled: Option<Target>) {
-        let session = Session::new(link, device, address, dialled, now.mono);
-        self.sessions.insert(link, session);
-        if self.stopping {
-            return self.bye(now, link, Bye::Stopping);
-        }
-        if device == self.settings.device {
-            return self.met_myself(now, link);
-        }
-        if self.members.by_device.get(&device).is_some_and(|member| member.is_refused()) {
-            return self.bye(now, link, Bye::NotAMember);
-        }
-        if self.sessions.len() > self.settings.links_max.min(LINKS_MAX) + SPARE_LINKS {
-            return self.bye(now, link, Bye::Rotated);
-        }
-        self.hello(now, link);
-    }
-
-    fn dial_failed(&mut self, now: Now, target: Target, failure: DialFailure) {
-        self.dialler.failed(now, target, self.settings.retry_delay, &mut self.rng);
-        self.event(Event::DialFailed { target, failure });
-    }
-
-    pub(super) fn unlinked(&mut self, now: Now, link: LinkId) {
-        let Some(session) = self.sessions.remove(&link) else { return };
-        let rotated = matches!(session.goodbye, Some(Bye::Rotated | Bye::Duplicate));
-        let told_of_fork = matches!(session.goodbye, Some(Bye::Forked { .. }));
-        let targets = session.dialled.into_iter().chain(session.instance().map(Target::Heard));
-        for target in targets {
-            if rotated {
-                self.dialler.rest(now, target, ROTATED_REST_MS);
-            } else if session.met().is_some() || told_of_fork {
-                self.dialler.ended(target);
-                self.dialler.rest(
-                    now,
-                    target,
-                    self.settings.retry_delay / 4 + self.rng.u64(0..=self.settings.retry_delay / 4),
-                );
-            } else {
-                self.dialler.failed(now, target, self.settings.retry_delay, &mut self.rng);
-            }
-        }
-        let node_id = session.peer.map(|peer| peer.hello.node_id);
-        self.event(Event::Unlinked { node_id, reason: session.goodbye });
-        if self.bootstrapping == Some(link) {
-            self.bootstrapping = None;
-            self.evaluate_all(now);
-        }
-        self.next_turn(now);
-    }
-
     fn client(&mut self, now: Now, client: u64, request: Client) {
         let record = |device: DeviceId, standing: Standing, node_id: NodeId| Write {
             key: MemberRecord::key(&device),
@@ -452,10 +283,10 @@ impl Engine {
         }
         match (pending, reply) {
             (Pending::Client { client, system }, result) => {
-                if let Ok(Reply::Written(written)) = &result {
-                    if written.iter().any(|one| one.is_ok_and(|written| written.changed)) {
-                        self.own_rows_stored(now);
-                    }
+                if let Ok(Reply::Written(written)) = &result
+                    && written.iter().any(|one| one.is_ok_and(|written| written.changed))
+                {
+                    self.own_rows_stored(now);
                 }
                 if !planted(Mutant::AnswerBeforeSync) {
                     self.outputs.push_back(Output::Answer { client, result });
@@ -559,19 +390,19 @@ impl Engine {
         let interval = Discovery::interval(self.settings.beacon_interval, self.members.by_device.len());
         if self.settings.discovery {
             self.discovery.forget(now, interval);
-            if let Some(key) = self.settings.keys.first() {
-                if self.discovery.due(now, interval, &mut self.rng) {
-                    let beacon = Beacon {
-                        version: PROTOCOL_VERSION,
-                        tcp_port: self.settings.tcp_port,
-                        replica: self.knowledge.replica,
-                        instance: self.settings.instance,
-                        state: key.state_tag(&self.knowledge.vector, self.knowledge.digest),
-                        uptime_ms: now.mono.saturating_sub(self.started_at),
-                    };
-                    let datagram = key.seal(&beacon).to_vec();
-                    self.outputs.push_back(Output::Announce { datagram });
-                }
+            if let Some(key) = self.settings.keys.first()
+                && self.discovery.due(now, interval, &mut self.rng)
+            {
+                let beacon = Beacon {
+                    version: PROTOCOL_VERSION,
+                    tcp_port: self.settings.tcp_port,
+                    replica: self.knowledge.replica,
+                    instance: self.settings.instance,
+                    state: key.state_tag(&self.knowledge.vector, self.knowledge.digest),
+                    uptime_ms: now.mono.saturating_sub(self.started_at),
+                };
+                let datagram = key.seal(&beacon).to_vec();
+                self.outputs.push_back(Output::Announce { datagram });
             }
         }
         self.watch_links(now);
@@ -605,88 +436,5 @@ impl Engine {
                 self.store(now, Pending::Noted, Request::Confirmed { vectors });
             }
         }
-    }
-
-    fn watch_links(&mut self, now: Now) {
-        let (mut dead, mut quiet) = (Vec::new(), Vec::new());
-        for session in self.sessions.values() {
-            let silent = now.mono.saturating_sub(session.heard_at);
-            let mute = session.peer.is_none() && now.mono >= session.opened_at + HELLO_MS;
-            if silent >= SILENT_MS || mute {
-                dead.push(session.link);
-            } else if silent >= PING_MS && now.mono >= session.pinged_at + PING_MS {
-                quiet.push(session.link);
-            }
-        }
-        for link in quiet {
-            let clock = self.clock.sample(now);
-            let nonce = now.mono as u32;
-            self.send(link, Message::Ping(Ping { nonce, clock }));
-            if let Some(session) = self.sessions.get_mut(&link) {
-                session.pinged_at = now.mono;
-            }
-        }
-        dead.into_iter().for_each(|link| self.bye(now, link, Bye::Silent));
-    }
-
-    fn links_free(&self) -> bool {
-        self.sessions.len() + self.dialler.dialling() < self.settings.links_max.min(LINKS_MAX)
-    }
-
-    fn dial(&mut self, now: Now, interval: Millis) {
-        for index in 0..self.settings.fixed_peers {
-            let target = Target::Fixed(index);
-            let linked = self.sessions.values().any(|session| session.dialled == Some(target));
-            if !linked && self.dialler.may_dial(now, target) && self.links_free() {
-                self.dialler.started(target);
-                self.outputs.push_back(Output::Dial { target, addresses: Vec::new() });
-            }
-        }
-        let own_order = (self.knowledge.replica, self.settings.instance);
-        let candidates: Vec<(u64, StateTag)> = (self.discovery.heard.iter())
-            .filter(|(instance, heard)| {
-                let first = own_order < (heard.replica, **instance);
-                let patient = first || now.mono >= heard.first + PATIENCE_MS;
-                let linked = |session: &Session| session.instance() == Some(**instance);
-                patient && self.dialler.may_dial(now, Target::Heard(**instance)) && !self.sessions.values().any(linked)
-            })
-            .map(|(instance, heard)| (*instance, heard.state))
-            .collect();
-        let Some(key) = self.settings.keys.first().filter(|_| !candidates.is_empty()) else { return };
-        // A MAC over the whole vector: not for every input, only where there is somebody to dial.
-        let own_state = key.state_tag(&self.knowledge.vector, self.knowledge.digest);
-        for (instance, state) in candidates {
-            if !self.links_free() && (state == own_state || !self.rotate(now, interval)) {
-                continue;
-            }
-            let Some(heard) = self.discovery.heard.get(&instance) else { continue };
-            let (target, addresses) = (Target::Heard(instance), heard.addresses());
-            self.dialler.started(target);
-            self.outputs.push_back(Output::Dial { target, addresses });
-        }
-    }
-
-    /// Gives up the link that has been live longest, so that another member can be served. At most one at a time, and
-    /// only a link that has had its turn.
-    pub(super) fn rotate(&mut self, now: Now, interval: Millis) -> bool {
-        if planted(Mutant::NoRotation) || now.mono < self.rotate_after {
-            return false;
-        }
-        let live = |session: &Session| session.peer.as_ref().and_then(|peer| peer.live_since);
-        let longest = (self.sessions.values())
-            .filter_map(|session| Some((live(session)?, session.link)))
-            .filter(|(since, _)| since + LIVE_BEFORE_ROTATION_MS <= now.mono)
-            .min();
-        let Some((_, link)) = longest else { return false };
-        self.rotate_after = now.mono + interval / 4;
-        self.counters.rotations += 1;
-        self.bye(now, link, Bye::Rotated);
-        true
-    }
-
-    /// The peer has this device's own key: one is a clone of the other.
-    fn met_myself(&mut self, now: Now, link: LinkId) {
-        // Who is who is only known from the Hellos; both say them, then part.
-        self.hello(now, link);
     }
 }

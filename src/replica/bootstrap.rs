@@ -158,11 +158,12 @@ impl Knowledge {
                     // Above its own old stamp: what it had beaten here must not beat it elsewhere.
                     self.write_as_new(table, now, Area::Stage, row.stamp, row.key, row.body, row.expires_at)?;
                     done.written_again += 1;
-                } else if !planted(Mutant::BootstrapDropsUncovered) && staged.is_none_or(|head| head.dot != row.dot) {
-                    if table.keep_recovered(&row)? {
-                        self.recovered += 1;
-                        done.recovered += 1;
-                    }
+                } else if !planted(Mutant::BootstrapDropsUncovered)
+                    && staged.is_none_or(|head| head.dot != row.dot)
+                    && table.keep_recovered(&row)?
+                {
+                    self.recovered += 1;
+                    done.recovered += 1;
                 }
             }
         }

@@ -1,0 +1,130 @@
+//! The engine as others see it: members, addresses, health, what is under way. Changes nothing.
+
+use super::engine::{Engine, Pending};
+use super::health::MembersHealth;
+use super::io::{Counters, LinkId, Now};
+use super::members::Standing;
+use super::session::{Incoming, Session};
+use crate::id::{DeviceId, NodeId, ReplicaId};
+use crate::replica::Knowledge;
+use crate::time::{Millis, Reading};
+use crate::wire::BeaconError;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+/// One member as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its name.
+    pub node_id: NodeId,
+    /// Its key.
+    pub device: DeviceId,
+    /// Its replica.
+    pub replica: ReplicaId,
+    /// Whether a link is in session.
+    pub linked: bool,
+    /// Its address, where it is linked.
+    pub address: Option<SocketAddr>,
+    /// Whether it counts for health and holds tombstones back.
+    pub tracked: bool,
+    /// What the site has decided about it.
+    pub standing: Option<Standing>,
+    /// Whether it has everything that this node has.
+    pub confirmed: bool,
+    /// Milliseconds since this node stored the oldest change that it has not confirmed.
+    pub lag_ms: Millis,
+    /// How many changes it has not confirmed.
+    pub unconfirmed_changes: u64,
+    /// When it last confirmed anything.
+    pub last_confirmation: Option<Millis>,
+    /// How far its synchronised clock is from ours.
+    pub clock_offset_ms: Option<i64>,
+    /// Time of the last ping.
+    pub round_trip_ms: Option<Millis>,
+}
+
+impl Engine {
+    /// What this node durably knows.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    /// Numbers since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The clock for what callers see: expiry of documents.
+    pub fn reading(&self, now: Now) -> Reading {
+        self.clock.reading(now)
+    }
+
+    /// How far the kernel's clock is from the peers', where that is a fault.
+    pub fn clock_disagreement(&self, now: Now) -> Option<i64> {
+        self.clock.disagreement(now)
+    }
+
+    /// What the members' confirmations say.
+    pub fn members_health(&self, now: Now) -> MembersHealth {
+        MembersHealth::of(&self.members, now, self.settings.lag_threshold, self.settings.lag_critical)
+    }
+
+    /// Every member.
+    pub fn peers(&self, now: Now) -> Vec<PeerView> {
+        let view = |(device, member): (&DeviceId, &super::members::Member)| {
+            let session = self.sessions.values().find(|session| session.device == *device && session.peer.is_some());
+            let confirmed = &member.state.confirmed;
+            let missing = |dot: crate::id::Dot| dot.seq - confirmed.of(dot.origin).min(dot.seq);
+            PeerView {
+                node_id: member.state.node_id.clone(),
+                device: *device,
+                replica: member.state.replica,
+                linked: session.is_some(),
+                address: session.map(|session| session.address),
+                tracked: member.is_tracked(),
+                standing: member.standing,
+                confirmed: member.state.has_confirmed && confirmed.includes(&self.knowledge.vector),
+                lag_ms: self.members.lag_ms(now, member),
+                unconfirmed_changes: self.knowledge.vector.iter().map(missing).sum(),
+                last_confirmation: member.state.confirmed_at,
+                clock_offset_ms: member.clock_offset_ms,
+                round_trip_ms: session.and_then(|session| session.round_trip_ms),
+            }
+        };
+        self.members.by_device.iter().map(view).collect()
+    }
+
+    /// Addresses of members that are heard, and whether each is linked.
+    pub fn heard(&self) -> Vec<(SocketAddr, ReplicaId, bool)> {
+        let linked = |instance: u64| self.sessions.values().any(|session| session.instance() == Some(instance));
+        let all = self.discovery.heard.iter();
+        all.filter_map(|(instance, heard)| Some((*heard.addresses().first()?, heard.replica, linked(*instance))))
+            .collect()
+    }
+
+    /// Addresses that were heard and are not of this cluster, why, and how often.
+    pub fn strangers(&self) -> Vec<(IpAddr, BeaconError, u64)> {
+        self.discovery.strangers().collect()
+    }
+
+    /// Batches of one link that storage has not answered yet.
+    pub fn unanswered(&self, of: LinkId) -> usize {
+        let waits = |pending: &&Pending| match pending {
+            Pending::Apply { link, .. } | Pending::Stage { link, .. } => *link == of,
+            _ => false,
+        };
+        self.pending.values().filter(waits).count()
+    }
+
+    /// Whether a bootstrap is under way: reads are served from the old state.
+    pub fn is_bootstrapping(&self) -> bool {
+        self.bootstrapping.is_some()
+    }
+
+    /// Peers in session whose streams have not reached this node's rows yet.
+    pub fn catching_up_with(&self) -> Vec<NodeId> {
+        let behind = |session: &&Session| session.is_catching_up() || session.incoming == Incoming::Waiting;
+        let name = |session: &Session| session.peer.as_ref().map(|peer| peer.hello.node_id.clone());
+        self.sessions.values().filter(behind).filter_map(name).collect()
+    }
+}
