@@ -95,7 +95,7 @@ impl Site {
             operations: 0,
             plan,
         };
-        for at in 0..site.plan.nodes {
+        for _ in 0..site.plan.nodes {
             let table = MemTable::new(site.rng.u64(..));
             site.add(table, None);
         }
