@@ -283,7 +283,7 @@ fn waits(table: &MemTable, key: &RowKey, rank: &Rank) -> bool {
 
 pub fn show(row: &Row) -> String {
     let body = match &row.body {
-        Body::Live(value) => String::from_utf8_lossy(value).replace(char::is_control, "."),
+        Body::Live(value) => String::from_utf8_lossy(value).trim_end().replace(char::is_control, "."),
         Body::Tombstone => "deleted".into(),
     };
     let origin = row.dot.origin.to_bits();

@@ -42,6 +42,9 @@ pub struct Plan {
     pub visitors: bool,
     /// A node that is bootstrapping goes on giving its old rows to others.
     pub lax_bootstrap: bool,
+    /// Floors are looked at by senders when a stream is asked for, not again, and are not said on open links: what
+    /// receivers look at must be enough.
+    pub lax_floors: bool,
     keep: Millis,
 }
 
@@ -78,6 +81,7 @@ impl World {
             partial_members: rng.bool(),
             visitors: rng.u8(..4) == 0,
             lax_bootstrap: rng.bool(),
+            lax_floors: rng.u8(..4) == 0,
             keep: rng.u64(1..200),
         };
         let count = rng.usize(2..7);

@@ -71,6 +71,8 @@ pub struct Plan {
     pub loss: u8,
     pub doubled: u8,
     pub delay: Millis,
+    /// Bytes of each document at some of the keys: with them a bootstrap takes several batches.
+    pub large: usize,
     pub thorough: bool,
 }
 
@@ -107,12 +109,18 @@ impl Plan {
             loss: if rng.u8(..3) == 0 { rng.u8(1..100) } else { 0 },
             doubled: if rng.u8(..3) == 0 { 40 } else { 0 },
             delay: if rng.u8(..4) == 0 { rng.u64(1..60) } else { 0 },
+            large: 0,
             thorough: false,
         };
         // Small sites can be looked at closely, and their callers write less at once.
         if plan.nodes <= 4 && rng.u8(..8) == 0 {
             plan.bulk = 8;
             plan.pause = 30;
+        }
+        // Large documents make a run slow.
+        if plan.nodes <= 4 && rng.u8(..16) == 0 {
+            (plan.large, plan.keys) = (24 * 1024, 12);
+            plan.keep = rng.u64(50..1_000);
         }
         plan
     }

@@ -11,6 +11,9 @@ use cbddc::time::{Millis, Reading};
 use cbddc::wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// So many of the keys have large documents, in a run that has any.
+const LARGE_KEYS: usize = 4;
+
 pub struct Host {
     pub device: DeviceId,
     pub name: NodeId,
@@ -343,7 +346,8 @@ impl Site {
         self.ask(at, Client::Write(writes))
     }
     fn draw_write(&mut self) -> Write {
-        let key = format!("k{}", self.rng.usize(..self.plan.keys));
+        let number = self.rng.usize(..self.plan.keys);
+        let key = format!("k{number}");
         let scope = match self.rng.u8(..30) {
             0 => Scope::Local,
             1 => Scope::System,
@@ -351,16 +355,18 @@ impl Site {
         };
         let body = match self.rng.u8(..3) == 0 {
             true => Body::Tombstone,
-            false => self.value(),
+            false => self.value(if number < LARGE_KEYS { self.plan.large } else { 0 }),
         };
         let expires = self.plan.expiry && body != Body::Tombstone && self.rng.u8(..4) == 0;
         let expires_at = expires.then(|| START + self.time + self.rng.u64(1..3000));
         let key = RowKey { scope, collection: "x".into(), key };
         Write { key, body, expires_at, precondition: Precondition::None }
     }
-    fn value(&mut self) -> Body {
+    fn value(&mut self, bytes: usize) -> Body {
         self.values += 1;
-        Body::Live(format!("v{}", self.values).into_bytes())
+        let mut value = format!("v{}", self.values).into_bytes();
+        value.resize(bytes.max(value.len()), b' ');
+        Body::Live(value)
     }
     /// A caller asks a node.
     pub fn ask(&mut self, at: usize, request: Client) -> Outcome {
@@ -385,7 +391,7 @@ impl Site {
     }
     /// Writes one document, for a told story.
     pub fn put(&mut self, at: usize, key: &str) -> Outcome {
-        let body = self.value();
+        let body = self.value(0);
         let key = RowKey::replicated("x", key);
         self.ask(at, Client::Write(vec![Write { key, body, expires_at: None, precondition: Precondition::None }]))
     }
