@@ -183,6 +183,9 @@ impl Engine {
     /// This node is another replica now: every session starts over.
     pub(super) fn new_life_begun(&mut self, now: Now) {
         self.said_as = self.knowledge.replica;
+        // A bootstrap of the old life begins again, if it is still needed.
+        self.bootstrapping = None;
+        self.staged_whole = None;
         for session in self.sessions.values_mut() {
             if let Some(peer) = &mut session.peer {
                 // The cursors on disk were set anew; they are read again with the next meeting.

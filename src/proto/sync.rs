@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 /// A node tells the peers that sent it nothing what it has on disk after this; below the shortest relay delay, so that
 /// nobody passes on what was already here.
 const ANNOUNCE_MS: Millis = 25;
+/// A stream that nobody else may begin beside is given up after this without a batch.
+const STALLED_MS: Millis = 60_000;
 /// A peer whose stream does not move gives its turn to another after this.
 const TURN_MS: Millis = 10_000;
 
@@ -78,11 +80,13 @@ impl Engine {
                 self.evaluate(now, link);
             }
             let Some(session) = self.sessions.get_mut(&link) else { continue };
-            if let Incoming::Open { closed: false, progress_at, mode: Mode::Increment, .. } = session.incoming
-                && now.mono >= progress_at + TURN_MS
-            {
+            let Incoming::Open { closed: false, progress_at, mode, .. } = session.incoming else { continue };
+            if mode == Mode::Increment && now.mono >= progress_at + TURN_MS {
                 // It keeps its place, and somebody else may begin.
                 self.next_waiting(now, link);
+            } else if now.mono >= progress_at + STALLED_MS && self.unanswered(link) == 0 {
+                // Nobody else may begin beside a bootstrap or a reconciliation: one that stands still ends.
+                self.bye(now, link, Bye::Silent);
             }
         }
     }
