@@ -6,9 +6,9 @@ use crate::ledger::{Ledger, show};
 use crate::table::MemTable;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::limits::STAMP_AHEAD_MILLIS;
-use cbddc::replica::{Knowledge, Reply, Request, Write, Written, execute};
+use cbddc::replica::{Knowledge, Reply, Request, Retention, Write, Written, execute};
 use cbddc::row::{Row, RowKey};
-use cbddc::time::{Reading, Stamp};
+use cbddc::time::{Millis, Reading, Stamp};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -59,6 +59,7 @@ impl Judge {
             writes.iter().map(|write| table.rows.of(&write.key).map(|(row, _)| row.clone())).collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
+        let retention = if let Request::Maintain(retention) = &request { Some(retention.clone()) } else { None };
         let Ok((reply, after)) = execute(table, now, request);
         if let Reply::Written(written) = &reply {
             self.note_writes(node, table, now, &before, writes, stood, written)?;
@@ -71,6 +72,14 @@ impl Judge {
             }
         }
         for row in std::mem::take(&mut table.removed) {
+            let too_early = |retention: &Retention| {
+                let forced = retention.keep < Millis::MAX || before.tombstones > retention.tombstones_max;
+                let everybody = retention.confirmed_by_all.as_ref();
+                !forced && !row.is_local() && everybody.is_none_or(|vector| !vector.covers(row.dot))
+            };
+            if row.is_tombstone() && retention.as_ref().is_some_and(too_early) {
+                return Err(format!("drop: n{node}: {} is not on every member", show(&row)));
+            }
             if row.is_tombstone() || row.is_expired(now.millis) {
                 self.ledger.note_dropped(node, &row, table);
             }
