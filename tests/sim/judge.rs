@@ -7,10 +7,13 @@ use crate::table::MemTable;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::limits::STAMP_AHEAD_MILLIS;
 use cbddc::replica::{Knowledge, Reply, Request, Retention, Write, Written, execute};
-use cbddc::row::{Row, RowKey};
+use cbddc::row::{Rank, Row, RowKey};
 use cbddc::time::{Millis, Reading, Stamp};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A row with its rank, which takes a hash to find.
+type Stood = (Rc<Row>, Rank);
 
 /// What a node's clock has shown.
 #[derive(Clone, Default)]
@@ -55,8 +58,10 @@ impl Judge {
             Request::Write { writes, .. } => writes.clone(),
             _ => Vec::new(),
         };
-        let stood: Vec<Option<Rc<Row>>> =
-            writes.iter().map(|write| table.rows.of(&write.key).map(|(row, _)| row.clone())).collect();
+        let stood: Vec<Option<Stood>> = writes
+            .iter()
+            .map(|write| table.rows.of(&write.key).map(|(row, head)| (row.clone(), head.rank())))
+            .collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
         let retention = if let Request::Maintain(retention) = &request { Some(retention.clone()) } else { None };
@@ -105,11 +110,11 @@ impl Judge {
         now: Reading,
         before: &Knowledge,
         writes: Vec<Write>,
-        stood: Vec<Option<Rc<Row>>>,
+        stood: Vec<Option<Stood>>,
         written: &[Result<Written, cbddc::replica::Refused>],
     ) -> Result<(), String> {
         let mut dot = Dot { origin: before.replica, seq: before.seq };
-        let mut within: BTreeMap<RowKey, Rc<Row>> = BTreeMap::new();
+        let mut within: BTreeMap<RowKey, Stood> = BTreeMap::new();
         let mut seen: VersionVector = before.vector.clone();
         for ((write, stood), written) in writes.into_iter().zip(stood).zip(written) {
             let Ok(Written { stamp, origin, changed: true, .. }) = *written else { continue };
@@ -117,11 +122,12 @@ impl Judge {
             dot.seq += u64::from(!local);
             let own = if local { Dot { seq: 0, ..dot } } else { dot };
             let row = Rc::new(Row { key: write.key, stamp, dot: own, body: write.body, expires_at: write.expires_at });
-            let stood = within.insert(row.key.clone(), row.clone()).or(stood);
+            let rank = row.rank();
+            let stood = within.insert(row.key.clone(), (row.clone(), rank)).or(stood);
             if origin != before.replica {
                 return Err(format!("dense: n{node}: {} is said to be of {origin}", show(&row)));
             }
-            if let Some(stood) = stood.as_ref().filter(|stood| stood.stamp >= row.stamp) {
+            if let Some((stood, _)) = stood.as_ref().filter(|(stood, _)| stood.stamp >= row.stamp) {
                 return Err(format!("read own write: n{node}: {} is not above {}", show(&row), show(stood)));
             }
             let mark = self.marks.entry(node).or_default();
@@ -137,12 +143,12 @@ impl Judge {
                 self.local.insert((node, row.key.clone()), Row::clone(&row));
                 continue;
             }
-            let past = stood.and_then(|stood| self.ledger.of_row(&stood)).into_iter().collect();
-            self.ledger.note(row, past, seen.clone()).map_err(|why| format!("dot: n{node}: {why}"))?;
+            let past = stood.and_then(|(stood, rank)| self.ledger.of_rank(rank, stood.dot)).into_iter().collect();
+            self.ledger.note(row, rank, past, seen.clone()).map_err(|why| format!("dot: n{node}: {why}"))?;
             seen.raise(dot);
         }
-        for (key, row) in within {
-            if table.rows.of(&key).map(|(row, _)| row.rank()) != Some(row.rank()) {
+        for (key, (row, rank)) in within {
+            if table.rows.of(&key).map(|(_, head)| head.rank()) != Some(rank) {
                 return Err(format!("read own write: n{node}: {} does not stand", show(&row)));
             }
         }
@@ -159,8 +165,8 @@ impl Judge {
             if self.ledger.knows(dot) {
                 continue;
             }
-            if let Some((row, _)) = table.rows.rows.values().find(|(row, _)| row.dot == dot) {
-                let note = self.ledger.note(row.clone(), Vec::new(), before.vector.clone());
+            if let Some((row, head)) = table.rows.rows.values().find(|(row, _)| row.dot == dot) {
+                let note = self.ledger.note(row.clone(), head.rank(), Vec::new(), before.vector.clone());
                 note.map_err(|why| format!("dot: n{node}: {why}"))?;
             }
         }
