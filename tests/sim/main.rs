@@ -15,7 +15,7 @@ mod site;
 mod table;
 
 /// Among all other tests, unoptimised and with the shell beside it, a share of the runs is enough: `cargo sim` does more.
-const SHARE: u64 = if cfg!(feature = "std") { 6 } else { 1 };
+const SHARE: u64 = if cfg!(feature = "std") { 3 } else { 1 };
 
 /// A number from the environment.
 fn setting(name: &str) -> Option<u64> {
