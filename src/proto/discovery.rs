@@ -177,7 +177,10 @@ impl Discovery {
     /// Forgets who has been silent, and addresses that a node no longer speaks from.
     pub(super) fn forget(&mut self, now: Now, interval: Millis) {
         let too_old = SILENT_INTERVALS * interval;
-        self.heard.retain(|_, heard| heard.last + too_old >= now.mono);
+        // Seldom anybody: this is asked with every input.
+        if self.heard.values().any(|heard| heard.last + too_old < now.mono) {
+            self.heard.retain(|_, heard| heard.last + too_old >= now.mono);
+        }
         for heard in self.heard.values_mut() {
             let newest = heard.last;
             heard.addresses.retain(|(_, last)| *last + too_old >= newest);

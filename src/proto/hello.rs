@@ -45,10 +45,11 @@ impl Engine {
             clean: knowledge.covered_upto == knowledge.tail,
             members: self.members.tracked().map(note).collect(),
         };
-        let said_seq = hello.vector.of(hello.replica);
+        let (said_seq, said_floor) = (hello.vector.of(hello.replica), hello.floor.clone());
         self.send(link, Message::Hello(hello));
         if let Some(session) = self.sessions.get_mut(&link) {
             session.said_seq = said_seq;
+            session.said_floor = said_floor;
         }
     }
 

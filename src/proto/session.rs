@@ -17,6 +17,8 @@ pub(super) struct Session {
     pub(super) pinged_at: Millis,
     pub(super) opened_at: Millis,
     pub(super) peer: Option<Peer>,
+    /// The floor in our last Hello.
+    pub(super) said_floor: VersionVector,
     /// Our own writes as our last Hello here counted them.
     pub(super) said_seq: Seq,
     /// Our stream to it.
@@ -108,6 +110,7 @@ impl Session {
             pinged_at: mono,
             opened_at: mono,
             peer: None,
+            said_floor: VersionVector::new(),
             said_seq: 0,
             outgoing: None,
             incoming: Incoming::Idle,

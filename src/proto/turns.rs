@@ -41,6 +41,16 @@ impl Engine {
         }
     }
 
+    /// The peer decides by the floor that it was told. Where ours has risen since, each could hold the other for the
+    /// newcomer, and both would wait for ever.
+    fn say_floor_again(&mut self, now: Now, link: LinkId) {
+        let floor = &self.knowledge.floor;
+        let stale = |session: &Session| session.outgoing.is_none() && session.said_floor != *floor;
+        if self.sessions.get(&link).is_some_and(stale) {
+            self.hello(now, link);
+        }
+    }
+
     /// Decides whether to take the peer's rows, and how.
     pub(super) fn evaluate(&mut self, now: Now, link: LinkId) {
         if self.bootstrapping.is_some() || self.forking {
@@ -58,7 +68,7 @@ impl Engine {
         match verdict {
             Newcomer::Us => return self.start_bootstrap(now, link),
             // It takes everything; nothing of it is taken.
-            Newcomer::Peer => return,
+            Newcomer::Peer => return self.say_floor_again(now, link),
             Newcomer::Neither => {}
         }
         let other_turn = self.sessions.values().any(|other| other.link != link && other.is_catching_up());

@@ -7,6 +7,7 @@ use cbddc::proto::Client;
 use cbddc::time::Millis;
 
 /// Every story by its name; the mutants are tried on them too.
+#[cfg(feature = "mutants")]
 pub const STORIES: &[(&str, fn() -> Outcome)] = &[
     ("a_cut_between_batches_leaves_no_hole_when_the_sender_dies", hole),
     ("a_deleted_document_stays_deleted_for_a_member_that_comes_late", late_member),

@@ -6,11 +6,14 @@ use crate::ledger::{Ledger, show};
 use crate::table::MemTable;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::limits::STAMP_AHEAD_MILLIS;
-use cbddc::replica::{Knowledge, Reply, Request, Write, Written, execute};
-use cbddc::row::{Row, RowKey};
-use cbddc::time::{Reading, Stamp};
+use cbddc::replica::{Knowledge, Reply, Request, Retention, Write, Written, execute};
+use cbddc::row::{Rank, Row, RowKey};
+use cbddc::time::{Millis, Reading, Stamp};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A row with its rank, which takes a hash to find.
+type Stood = (Rc<Row>, Rank);
 
 /// What a node's clock has shown.
 #[derive(Clone, Default)]
@@ -55,11 +58,18 @@ impl Judge {
             Request::Write { writes, .. } => writes.clone(),
             _ => Vec::new(),
         };
-        let stood: Vec<Option<Rc<Row>>> =
-            writes.iter().map(|write| table.rows.of(&write.key).map(|(row, _)| row.clone())).collect();
+        let stood: Vec<Option<Stood>> = writes
+            .iter()
+            .map(|write| table.rows.of(&write.key).map(|(row, head)| (row.clone(), head.rank())))
+            .collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
-        let arriving = if let Request::Apply(incoming) = &request { incoming.rows.clone() } else { Vec::new() };
+        let watched = !self.ledger.any_fork();
+        let arriving = match &request {
+            Request::Apply(incoming) if watched => incoming.rows.clone(),
+            _ => Vec::new(),
+        };
+        let retention = if let Request::Maintain(retention) = &request { Some(retention.clone()) } else { None };
         let Ok((reply, after)) = execute(table, now, request);
         if let Reply::Written(written) = &reply {
             self.note_writes(node, table, now, &before, writes, stood, written)?;
@@ -72,6 +82,14 @@ impl Judge {
             }
         }
         for row in std::mem::take(&mut table.removed) {
+            let too_early = |retention: &Retention| {
+                let forced = retention.keep < Millis::MAX || before.tombstones > retention.tombstones_max;
+                let everybody = retention.confirmed_by_all.as_ref();
+                !forced && !row.is_local() && everybody.is_none_or(|vector| !vector.covers(row.dot))
+            };
+            if row.is_tombstone() && retention.as_ref().is_some_and(too_early) {
+                return Err(format!("drop: n{node}: {} is not on every member", show(&row)));
+            }
             if row.is_tombstone() || row.is_expired(now.millis) {
                 self.ledger.note_dropped(node, &row, table);
             }
@@ -97,11 +115,11 @@ impl Judge {
         now: Reading,
         before: &Knowledge,
         writes: Vec<Write>,
-        stood: Vec<Option<Rc<Row>>>,
+        stood: Vec<Option<Stood>>,
         written: &[Result<Written, cbddc::replica::Refused>],
     ) -> Result<(), String> {
         let mut dot = Dot { origin: before.replica, seq: before.seq };
-        let mut within: BTreeMap<RowKey, Rc<Row>> = BTreeMap::new();
+        let mut within: BTreeMap<RowKey, Stood> = BTreeMap::new();
         let mut seen: VersionVector = before.vector.clone();
         for ((write, stood), written) in writes.into_iter().zip(stood).zip(written) {
             let Ok(Written { stamp, origin, changed: true, .. }) = *written else { continue };
@@ -109,11 +127,12 @@ impl Judge {
             dot.seq += u64::from(!local);
             let own = if local { Dot { seq: 0, ..dot } } else { dot };
             let row = Rc::new(Row { key: write.key, stamp, dot: own, body: write.body, expires_at: write.expires_at });
-            let stood = within.insert(row.key.clone(), row.clone()).or(stood);
+            let rank = row.rank();
+            let stood = within.insert(row.key.clone(), (row.clone(), rank)).or(stood);
             if origin != before.replica {
                 return Err(format!("dense: n{node}: {} is said to be of {origin}", show(&row)));
             }
-            if let Some(stood) = stood.as_ref().filter(|stood| stood.stamp >= row.stamp) {
+            if let Some((stood, _)) = stood.as_ref().filter(|(stood, _)| stood.stamp >= row.stamp) {
                 return Err(format!("read own write: n{node}: {} is not above {}", show(&row), show(stood)));
             }
             let mark = self.marks.entry(node).or_default();
@@ -129,12 +148,12 @@ impl Judge {
                 self.local.insert((node, row.key.clone()), Row::clone(&row));
                 continue;
             }
-            let past = stood.and_then(|stood| self.ledger.of_row(&stood)).into_iter().collect();
-            self.ledger.note(row, past, seen.clone()).map_err(|why| format!("dot: n{node}: {why}"))?;
+            let past = stood.and_then(|(stood, rank)| self.ledger.of_rank(rank, stood.dot)).into_iter().collect();
+            self.ledger.note(row, rank, past, seen.clone()).map_err(|why| format!("dot: n{node}: {why}"))?;
             seen.raise(dot);
         }
-        for (key, row) in within {
-            if table.rows.of(&key).map(|(row, _)| row.rank()) != Some(row.rank()) {
+        for (key, (row, rank)) in within {
+            if table.rows.of(&key).map(|(_, head)| head.rank()) != Some(rank) {
                 return Err(format!("read own write: n{node}: {} does not stand", show(&row)));
             }
         }
@@ -157,15 +176,13 @@ impl Judge {
             if self.ledger.knows(dot) {
                 continue;
             }
-            if let Some((row, _)) = table.rows.rows.values().find(|(row, _)| row.dot == dot) {
-                if let Some(new) =
-                    arriving.iter().filter(|new| new.key == row.key && !new.is_tombstone()).max_by_key(|new| new.rank())
-                {
-                    if row.is_tombstone() && !self.ledger.any_fork() && !self.ledger.was_deleted(new) {
-                        return Err(format!("spurious: n{node} deletes {} that nobody deleted", show(new)));
-                    }
+            if let Some((row, head)) = table.rows.rows.values().find(|(row, _)| row.dot == dot) {
+                let deletes = |new: &&Row| row.is_tombstone() && new.key == row.key && !new.is_tombstone();
+                let new = arriving.iter().filter(deletes).max_by_key(|new| new.rank());
+                if let Some(new) = new.filter(|new| !self.ledger.any_fork() && !self.ledger.was_deleted(new)) {
+                    return Err(format!("spurious: n{node} deletes {} that nobody deleted", show(new)));
                 }
-                let note = self.ledger.note(row.clone(), Vec::new(), before.vector.clone());
+                let note = self.ledger.note(row.clone(), head.rank(), Vec::new(), before.vector.clone());
                 note.map_err(|why| format!("dot: n{node}: {why}"))?;
             }
         }

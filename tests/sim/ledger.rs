@@ -97,17 +97,19 @@ impl Ledger {
     }
     /// The write that made this row.
     pub fn of_row(&self, row: &Row) -> Option<usize> {
-        self.by_row.get(&row.rank()).or_else(|| self.by_dot.get(&row.dot)).copied()
+        self.of_rank(row.rank(), row.dot)
+    }
+    pub fn of_rank(&self, rank: Rank, dot: Dot) -> Option<usize> {
+        self.by_row.get(&rank).or_else(|| self.by_dot.get(&dot)).copied()
     }
     /// Notes a write. An error when its dot was used before.
-    pub fn note(&mut self, row: Rc<Row>, past: Vec<usize>, seen: VersionVector) -> Result<usize, String> {
+    pub fn note(&mut self, row: Rc<Row>, rank: Rank, past: Vec<usize>, seen: VersionVector) -> Result<usize, String> {
         let key = self.key(&row.key);
         let forked = self.is_forked(row.dot);
         let at = self.made.len();
         if self.by_dot.insert(row.dot, at).is_some() && !forked {
             return Err(format!("dot {:?} was used twice", row.dot));
         }
-        let rank = row.rank();
         self.by_row.insert(rank, at);
         self.made.push(Made { row, rank, key, past, seen, excused: forked });
         Ok(at)
@@ -139,7 +141,7 @@ impl Ledger {
             if held.is_some_and(|held| held.stamp == row.stamp) {
                 self.redotted.extend(row.value().map(<[u8]>::to_vec));
             }
-            let at = self.note(row.clone(), past, seen)?;
+            let at = self.note(row.clone(), row.rank(), past, seen)?;
             self.made[at].excused |= same.is_some_and(|same| self.made[same].excused);
         }
         Ok(())
@@ -263,9 +265,9 @@ impl Ledger {
         }) || row.expires_at.is_some()
     }
     fn replaced(&self, made: &Made, value: &[u8]) -> bool {
-        let (mut todo, mut seen) = (made.past.clone(), BTreeSet::new());
+        let (mut todo, mut seen) = (made.past.clone(), vec![false; self.made.len()]);
         while let Some(at) = todo.pop() {
-            if seen.insert(at) {
+            if !std::mem::replace(&mut seen[at], true) {
                 if self.made[at].row.value() == Some(value) {
                     return true;
                 }

@@ -1,6 +1,7 @@
 //! The simulation: many nodes, virtual time, cruel luck. Only the pure half of the crate is used.
 //!
-//! `rules` searches the rules of `replica` alone; the ledger judges.
+//! `rules` searches the rules of `replica` alone, `site` whole sites; the judge looks at each step, and its ledger knows
+//! every write. CONTRIBUTING.md has the commands.
 #![allow(clippy::disallowed_methods, reason = "the harness measures its own speed; nodes get virtual time")]
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
@@ -14,25 +15,77 @@ mod site;
 mod stories;
 mod table;
 
+/// Among all other tests, unoptimised and with the shell beside it, a share of the runs is enough: `cargo sim` does more.
+const SHARE: u64 = if cfg!(feature = "std") { 3 } else { 1 };
+
 /// A number from the environment.
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// The rules alone: quick, and first to show a broken one.
 #[test]
 fn search_rules() {
-    std::panic::set_hook(Box::new(|_| {}));
     let first = setting("CBDDC_SIM_SEED").unwrap_or(0);
-    let count = setting("CBDDC_SIM_RUNS").unwrap_or(2000);
+    let count = setting("CBDDC_SIM_RUNS").unwrap_or(2000 / SHARE);
     let began = std::time::Instant::now();
-    let outcome = rules::search(first..first + count);
-    drop(std::panic::take_hook());
-    match outcome {
+    match quietly(|| rules::search(first..first + count)) {
         Ok(tally) => {
             println!("{count} runs of the rules in {:?}\n{}", began.elapsed(), tally.lines());
         }
         Err(text) => panic!("{text}"),
     }
+}
+
+/// Whole sites: from `CBDDC_SIM_SEED` on, as many as fit in `CBDDC_SIM_SECONDS`, or `CBDDC_SIM_RUNS`.
+#[test]
+fn search() {
+    let first = setting("CBDDC_SIM_SEED").unwrap_or(0);
+    let seconds = setting("CBDDC_SIM_SECONDS");
+    let count = setting("CBDDC_SIM_RUNS").unwrap_or(300 / SHARE);
+    let began = std::time::Instant::now();
+    match quietly(|| search_sites(first, count, seconds)) {
+        Ok((runs, tally)) => {
+            let rate = runs as f64 / began.elapsed().as_secs_f64();
+            println!("{runs} runs of sites from seed {first} on, {rate:.0} a second\n{}", tally.lines());
+        }
+        Err(text) => panic!("{text}"),
+    }
+}
+
+/// One site again, with all that happens: `CBDDC_SIM_SEED=12345 cargo sim-replay`. `CBDDC_SIM_WRITES` makes it shorter.
+#[test]
+fn replay() {
+    let Some(seed) = setting("CBDDC_SIM_SEED") else {
+        println!("nothing to replay: CBDDC_SIM_SEED names no seed");
+        return;
+    };
+    let writes = setting("CBDDC_SIM_WRITES").map(|writes| writes as usize);
+    match quietly(|| site::run(seed, writes, true)) {
+        Ok(site) => println!("{}seed {seed} passes\n{}", site.story, site.tally.lines()),
+        Err(failure) => panic!("{}=> seed {seed}: {}", failure.story, failure.why),
+    }
+}
+
+/// What panics in a run is caught and told with its seed: the panic itself says nothing.
+fn quietly<T>(search: impl FnOnce() -> T) -> T {
+    use std::sync::Once;
+    std::thread_local! {
+        static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = search();
+    QUIET.set(false);
+    outcome
 }
 
 /// Runs sites; gives their counts, or the failing seed with its story.
@@ -42,7 +95,7 @@ fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, ru
     let began = std::time::Instant::now();
     let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     let (tally, failed) = (Mutex::new(rules::Tally::default()), Mutex::new(None::<(u64, String)>));
-    let worker = || {
+    let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let over = match seconds {
@@ -52,54 +105,41 @@ fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, ru
             if over || failed.lock().expect("no worker panics").is_some() {
                 break;
             }
-            match site::run(seed, None, false) {
+            let unstruck =
+                |site: &site::Site| site.plan.faults.iter().find(|f| !site.tally.0.contains_key(f.name())).copied();
+            let why = match site::run(seed, None, false) {
                 Ok(site) => {
                     done.fetch_add(1, Ordering::Relaxed);
                     let mut tally = tally.lock().expect("no worker panics");
                     tally.add(&site.tally);
                     *tally.0.entry("operations").or_default() += site.operations;
                     *tally.0.entry("nodes").or_default() += site.hosts.len() as u64;
-                    for fault in &site.plan.faults {
-                        if !site.tally.0.contains_key(fault.name()) {
-                            // Nothing was there to strike: no link to cut, say.
-                            *tally.0.entry("planned and found nothing to strike").or_default() += 1;
-                        }
-                    }
+                    unstruck(&site).map(|fault| format!("plan: {fault:?} was drawn and never struck"))
                 }
-                Err(failure) => *failed.lock().expect("no worker panics") = Some((seed, failure.why)),
+                Err(failure) => Some(failure.why),
+            };
+            if let Some(why) = why {
+                // Of two workers that find something, the lower seed is told.
+                let mut failed = failed.lock().expect("no worker panics");
+                if failed.as_ref().is_none_or(|(known, _)| seed < *known) {
+                    *failed = Some((seed, why));
+                }
             }
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(worker);
-        scope.spawn(worker);
+        scope.spawn(|| quietly(work));
+        scope.spawn(|| quietly(work));
     });
     match failed.into_inner().expect("no worker panics") {
         Some((seed, why)) => {
             let short = site::shortest(seed);
-            Err(format!("seed {seed}: {why}\nshortest story:\n{}=> {}", short.story, short.why))
+            let again = format!("CBDDC_SIM_SEED={seed} cargo sim-replay");
+            Err(format!(
+                "seed {seed}: {why}\nshortest story:\n{}=> {}\nthe whole story: {again}",
+                short.story, short.why
+            ))
         }
         None => Ok((done.into_inner(), tally.into_inner().expect("no worker panics"))),
-    }
-}
-
-/// Whole sites. `CBDDC_SIM_SEED` replays one seed; with `CBDDC_SIM_SECONDS` it is the first of as many as fit.
-#[test]
-fn search() {
-    std::panic::set_hook(Box::new(|_| {}));
-    let began = std::time::Instant::now();
-    let (seed, seconds) = (setting("CBDDC_SIM_SEED"), setting("CBDDC_SIM_SECONDS"));
-    let count = match (seed, seconds) {
-        (Some(_), None) => setting("CBDDC_SIM_RUNS").unwrap_or(1),
-        _ => setting("CBDDC_SIM_RUNS").unwrap_or(300),
-    };
-    let outcome = search_sites(seed.unwrap_or(0), count, seconds);
-    drop(std::panic::take_hook());
-    match outcome {
-        Ok((runs, tally)) => {
-            let rate = runs as f64 / began.elapsed().as_secs_f64();
-            println!("{runs} runs of sites, {rate:.0} a second\n{}", tally.lines());
-        }
-        Err(text) => panic!("{text}"),
     }
 }

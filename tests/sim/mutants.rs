@@ -38,6 +38,10 @@ const ALL: [Mutant; 29] = [
     Mutant::NoReconcile,
     Mutant::LocalLeaves,
 ];
+/// Those whose nature it is that a site never becomes quiet. With any other, a run that stalls shows no more than that
+/// luck ran another way: a stall that has its own reason can be met in any course of events.
+const STALLING: [Mutant; 4] =
+    [Mutant::NoFloorCheckAtHello, Mutant::TieKeepsOwn, Mutant::NoRotation, Mutant::NoReconcile];
 const SEEDS: u64 = 1000;
 
 /// How a mutant was caught.
@@ -77,13 +81,12 @@ fn guilty(mutant: Mutant, run: impl Fn() -> Result<(), String>) -> Option<String
     plant(Some(mutant));
     let with = run();
     plant(None);
-    let why = with.err()?;
+    let why = with.err().filter(|why| STALLING.contains(&mutant) || !why.starts_with("convergence"))?;
     run().is_ok().then_some(why)
 }
 
 #[test]
 fn mutants() {
-    std::panic::set_hook(Box::new(|_| {}));
     let next = std::sync::atomic::AtomicUsize::new(0);
     let lines = std::sync::Mutex::new(Vec::new());
     let worker = || {
@@ -93,10 +96,9 @@ fn mutants() {
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(worker);
-        scope.spawn(worker);
+        scope.spawn(|| crate::quietly(worker));
+        scope.spawn(|| crate::quietly(worker));
     });
-    drop(std::panic::take_hook());
     let mut lines = lines.into_inner().expect("no worker panics");
     lines.sort_by_key(|(mutant, _)| *mutant as usize);
     let mut survivors = Vec::new();

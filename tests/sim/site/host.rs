@@ -410,7 +410,11 @@ impl Site {
 fn describe(request: &Request) -> Option<String> {
     match request {
         Request::Write { writes, sending } => {
-            let keys: Vec<String> = writes.iter().map(|write| format!("{} {:?}", write.key.key, write.body)).collect();
+            let body = |write: &Write| match &write.body {
+                Body::Live(value) => String::from_utf8_lossy(value).trim_end().to_owned(),
+                Body::Tombstone => "deleted".into(),
+            };
+            let keys: Vec<String> = writes.iter().map(|write| format!("{}={}", write.key.key, body(write))).collect();
             Some(format!("writes {keys:?}{}", if *sending { ", sent" } else { "" }))
         }
         Request::Apply(incoming) => {
