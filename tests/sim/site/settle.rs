@@ -113,7 +113,9 @@ impl Site {
             }
             let tracked = |visitor: &super::Host| {
                 let seen = host.table.members.get(&visitor.device);
-                visitor.visitor && seen.is_some_and(|member| member.tracked)
+                // A cloned card's key changes hands: the same device may be met as both.
+                let cloned = self.plan.faults.contains(&Fault::Clone);
+                visitor.visitor && !cloned && seen.is_some_and(|member| member.tracked)
             };
             if self.hosts.iter().any(tracked) {
                 return Err(format!("visitor: n{at} tracks one"));
