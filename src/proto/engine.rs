@@ -361,6 +361,8 @@ impl Engine {
             let vector = self.knowledge.vector.clone();
             self.members.checkpoint(now, &vector);
             self.announce_vector(now);
+            // Also where no row came with it: whoever covers the same is dropped tombstones for.
+            self.rows_relayed(now);
         }
     }
 
