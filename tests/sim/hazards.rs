@@ -6,9 +6,12 @@ use crate::site::{Outcome, Site};
 use cbddc::proto::Client;
 use cbddc::time::Millis;
 
+#[cfg(feature = "mutants")]
+type Story = fn() -> Outcome;
+
 /// Every story by its name; the mutants are tried on them too.
 #[cfg(feature = "mutants")]
-pub const STORIES: &[(&str, fn() -> Outcome)] = &[
+pub const STORIES: &[(&str, Story)] = &[
     ("a_cut_between_batches_leaves_no_hole_when_the_sender_dies", hole),
     ("a_deleted_document_stays_deleted_for_a_member_that_comes_late", late_member),
     ("a_member_that_somebody_did_not_know_is_a_newcomer", unknown_member),

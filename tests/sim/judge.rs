@@ -83,7 +83,9 @@ impl Judge {
         }
         for row in std::mem::take(&mut table.removed) {
             let too_early = |retention: &Retention| {
-                let forced = retention.keep < Millis::MAX || before.tombstones > retention.tombstones_max;
+                // Documents that expire in the same request count too, so the bound is not looked at closely.
+                let count = before.tombstones + table.rows.rows.len() as u64;
+                let forced = retention.keep < Millis::MAX || count > retention.tombstones_max;
                 let everybody = retention.confirmed_by_all.as_ref();
                 !forced && !row.is_local() && everybody.is_none_or(|vector| !vector.covers(row.dot))
             };

@@ -112,7 +112,8 @@ impl World {
             for note in &hello.members {
                 let node = &self.nodes[ends[me]];
                 let known = node.table.members.contains_key(&note.device) || node.device == note.device;
-                if !known && !(self.plan.partial_members && self.rng.bool()) {
+                let unheard = !known && self.plan.partial_members && self.rng.bool();
+                if !known && !unheard {
                     let MemberNote { device, node_id } = note.clone();
                     let meeting = Meeting { device, node_id, tracked: Some(true), said: None };
                     self.run(ends[me], Request::Meet(meeting))?;

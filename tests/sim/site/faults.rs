@@ -5,6 +5,7 @@ use cbddc::proto::Client;
 use cbddc::time::Millis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(clippy::enum_variant_names, reason = "a fault of the store is called so everywhere")]
 pub enum Fault {
     Crash,
     Death,
