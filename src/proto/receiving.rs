@@ -92,6 +92,7 @@ impl Engine {
             Applied::Applied { changed, system, alarm, equal } => {
                 if !changed.is_empty() {
                     self.outputs.push_back(Output::Changed { keys: changed });
+                    self.rows_relayed(now);
                 }
                 if system {
                     self.store(now, Pending::Records, Request::Records);

@@ -31,6 +31,7 @@ impl Engine {
             in_flight_bytes: 0,
             closed_at: None,
             closures: 0,
+            closed_with: None,
         });
         if let Some(peer) = &mut session.peer {
             peer.announced.join(&pull.vector);
@@ -126,7 +127,14 @@ impl Engine {
         let closes = changes.closure.is_some();
         // A closure that tells the peer nothing is not sent; the first one always is.
         let news = match &changes.closure {
-            Some(closure) => out.closures == 0 || !changes.rows.is_empty() || !peer.announced.includes(&closure.vector),
+            Some(closure) => {
+                // Other documents under the same vector: a reconciliation has changed them, the peer must compare anew.
+                let same = out.closed_with.take().filter(|(vector, _)| *vector == closure.vector);
+                let reconciled = same.is_some_and(|(_, digest)| digest != closure.digest);
+                out.closed_with = Some((closure.vector.clone(), closure.digest));
+                let unknown = out.closures == 0 || !peer.announced.includes(&closure.vector);
+                unknown || reconciled || !changes.rows.is_empty()
+            }
             None => !changes.rows.is_empty(),
         };
         if closes {

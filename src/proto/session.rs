@@ -71,6 +71,8 @@ pub(super) struct Outgoing {
     /// The version of our knowledge at its last closure: nothing to send while it stands.
     pub(super) closed_at: Option<u64>,
     pub(super) closures: u32,
+    /// Vector and digest at the last of them.
+    pub(super) closed_with: Option<(VersionVector, u128)>,
 }
 
 /// Its stream to us.
