@@ -299,6 +299,7 @@ impl Engine {
                 self.members.remember(device, member);
                 self.met(now, link, device);
             }
+            (Pending::Meet { link }, Ok(Reply::TwoHistories(_, common))) => self.two_histories(now, link, common),
             (Pending::Meet { link }, _) => self.store_failed(now, link),
             (Pending::HeardOf, Ok(Reply::Met(device, member))) => self.members.remember(device, member),
             (Pending::Apply { link, stream, upto, closed }, Ok(Reply::Applied(applied))) => {

@@ -79,9 +79,9 @@ impl Engine {
             return self.bye(now, link, Bye::NameTaken);
         }
         let seen = self.members.by_device.get(&device).map(|member| &member.state);
-        let verdict = history_verdict(seen, &self.knowledge.vector, &hello);
         let same_process = self.members.by_device.get(&device).is_some_and(|m| m.instance == Some(hello.instance));
-        if let Err(common) = verdict.or_else(|common| if same_process { Ok(()) } else { Err(common) }) {
+        let said = Said::of(&hello, same_process);
+        if let Err(common) = history_verdict(seen, &self.knowledge.vector, &said) {
             self.event(Event::PeerForked { node_id: hello.node_id });
             return self.bye(now, link, Bye::Forked { common });
         }
@@ -101,11 +101,6 @@ impl Engine {
             self.bootstrapping = None;
         }
         let clock = hello.clock;
-        let said = Said {
-            replica: hello.replica,
-            tokens: hello.tokens.iter().map(|start| start.token).collect(),
-            vector: hello.vector.clone(),
-        };
         let visitor = hello.visitor && !planted(Mutant::VisitorTracked);
         let meeting = Meeting { device, node_id: hello.node_id.clone(), tracked: Some(!visitor), said: Some(said) };
         let (node_id, members, address) = (hello.node_id.clone(), hello.members.clone(), session.address);
@@ -228,6 +223,14 @@ impl Engine {
             Bye::Rotated => target.into_iter().for_each(|target| self.dialler.rest(now, target, ROTATED_REST_MS)),
             _ => {}
         }
+    }
+
+    /// What the peer said does not continue what the disk remembers of it.
+    pub(super) fn two_histories(&mut self, now: Now, link: LinkId, common: Option<u64>) {
+        let Some(peer) = self.sessions.get(&link).and_then(|session| session.peer.as_ref()) else { return };
+        let node_id = peer.hello.node_id.clone();
+        self.event(Event::PeerForked { node_id });
+        self.bye(now, link, Bye::Forked { common });
     }
 
     pub(super) fn fork(&mut self, now: Now, common: Option<u64>) {

@@ -168,7 +168,8 @@ impl Desk {
                 if let Some(said) = said {
                     member.become_replica(said.replica);
                     member.confirmed.join(&said.vector);
-                    (member.has_confirmed, member.tokens) = (true, said.tokens.clone());
+                    member.has_confirmed = true;
+                    member.tokens = said.starts.iter().map(|start| start.token).collect();
                 }
                 Reply::Met(*device, member.clone())
             }

@@ -1,40 +1,40 @@
 //! Two histories of one replica: a card that was rolled back, or cloned. Noticed by peers, mended by a new identity.
 
 use super::knowledge::{Knowledge, MemberState};
+use super::request::Said;
 use super::table::{Area, Sweep, Table};
 use crate::id::{Seq, VersionVector};
 use crate::limits::START_TOKENS_MAX;
 use crate::mutants::{Mutant, planted};
 use crate::row::Row;
 use crate::time::Reading;
-use crate::wire::Hello;
 
-/// Whether a peer's Hello continues the history that is remembered of it.
+/// Whether what a peer said of itself continues the history that is remembered of it.
 ///
 /// `Err` holds the last start that both histories share, if any is known. `ours` is our own vector: nobody can know
 /// more of a replica's writes than the replica itself.
 ///
 /// # Errors
 /// The replica has two histories.
-pub fn history_verdict(seen: Option<&MemberState>, ours: &VersionVector, hello: &Hello) -> Result<(), Option<u64>> {
-    if planted(Mutant::ForkNotNoticed) {
+pub fn history_verdict(seen: Option<&MemberState>, ours: &VersionVector, said: &Said) -> Result<(), Option<u64>> {
+    if planted(Mutant::ForkNotNoticed) || said.same_process {
         return Ok(());
     }
-    let own = hello.vector.of(hello.replica);
-    let seen = seen.filter(|seen| seen.replica == hello.replica);
-    let place = |token: u64| hello.tokens.iter().position(|start| start.token == token);
+    let own = said.vector.of(said.replica);
+    let seen = seen.filter(|seen| seen.replica == said.replica);
+    let place = |token: u64| said.starts.iter().position(|start| start.token == token);
     let common = seen.and_then(|seen| seen.tokens.iter().rev().copied().find(|token| place(*token).is_some()));
-    if ours.of(hello.replica) > own {
+    if ours.of(said.replica) > own {
         return Err(common);
     }
     let Some((seen, last)) = seen.and_then(|seen| Some((seen, *seen.tokens.last()?))) else { return Ok(()) };
-    let (seq, tail) = match place(last).map(|at| hello.tokens.get(at + 1)) {
+    let (seq, tail) = match place(last).map(|at| said.starts.get(at + 1)) {
         // It is still in the start that we know.
-        Some(None) => (own, hello.tail),
+        Some(None) => (own, said.tail),
         // The start that followed must not stand behind what we have heard in the one before.
         Some(Some(next)) => (next.seq, next.tail),
         // The one that we know has fallen off the end of a full list.
-        None if hello.tokens.len() == START_TOKENS_MAX => (hello.tokens[0].seq, hello.tokens[0].tail),
+        None if said.starts.len() == START_TOKENS_MAX => (said.starts[0].seq, said.starts[0].tail),
         None => return Err(common),
     };
     if seq < seen.heard || tail < seen.cursor { Err(common) } else { Ok(()) }

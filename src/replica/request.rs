@@ -2,15 +2,17 @@
 
 use super::apply::{Applied, Incoming};
 use super::bootstrap::{Bootstrapped, Origin};
+use super::fork::history_verdict;
 use super::knowledge::{Knowledge, MemberState};
 use super::maintain::{Maintained, Retention};
 use super::read::{Batch, Stream};
 use super::table::Table;
 use super::write::{Refused, Write, Written};
-use crate::id::{DeviceId, NodeId, ReplicaId, Seq, VersionVector};
+use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
 use crate::mutants::{Mutant, planted};
 use crate::row::Row;
 use crate::time::Reading;
+use crate::wire::{Hello, StartToken};
 use alloc::vec::Vec;
 
 /// A request that writes. Requests are carried out in the order in which they are given; several may share one commit.
@@ -82,10 +84,23 @@ pub struct Meeting {
 pub struct Said {
     /// Its replica.
     pub replica: ReplicaId,
-    /// Its last starts.
-    pub tokens: Vec<u64>,
+    /// Its last starts, oldest first.
+    pub starts: Vec<StartToken>,
+    /// The end of its stream.
+    pub tail: LocalSeq,
     /// What it covers.
     pub vector: VersionVector,
+    /// It is the process that was met before: one process has one history, and Hellos of two links may overtake each
+    /// other.
+    pub same_process: bool,
+}
+
+impl Said {
+    /// What a Hello says.
+    pub fn of(hello: &Hello, same_process: bool) -> Said {
+        let (replica, starts, tail) = (hello.replica, hello.tokens.clone(), hello.tail);
+        Said { replica, starts, tail, vector: hello.vector.clone(), same_process }
+    }
 }
 
 /// The answer to a [`Request`], durable when it is given.
@@ -103,6 +118,8 @@ pub enum Reply {
     Marked,
     /// The member as it is remembered now.
     Met(DeviceId, MemberState),
+    /// What it said does not continue what is remembered of it, which stays; with the last start that both share.
+    TwoHistories(DeviceId, Option<u64>),
     /// They are remembered.
     Noted,
     /// What the slice did.
@@ -143,7 +160,7 @@ pub fn execute<T: Table>(table: &mut T, now: Reading, request: Request) -> Resul
         }
         Request::Meet(meeting) => {
             let device = meeting.device;
-            Reply::Met(device, meet(table, meeting)?)
+            meet(table, meeting)?.map_or_else(|common| Reply::TwoHistories(device, common), |m| Reply::Met(device, m))
         }
         Request::Confirmed { vectors } => {
             for (device, replica, vector) in vectors {
@@ -181,20 +198,25 @@ pub fn read<T: Table>(table: &mut T, stream: &Stream) -> Result<Batch, T::Error>
     stream.next(table)
 }
 
-fn meet<T: Table>(table: &mut T, meeting: Meeting) -> Result<MemberState, T::Error> {
+/// Judges here and not only at the Hello: batches of an earlier link may have been on their way to a slow disk then.
+fn meet<T: Table>(table: &mut T, meeting: Meeting) -> Result<Result<MemberState, Option<u64>>, T::Error> {
     let known = table.member(&meeting.device)?;
     let mut member = known.clone().unwrap_or_else(|| MemberState::new(meeting.node_id.clone(), ReplicaId::NONE));
     if let Some(tracked) = meeting.tracked {
         member.tracked = tracked;
     }
     if let Some(said) = meeting.said {
+        // Our own vector may know more by now than the peer had written when it said Hello; it is judged there.
+        if let Err(common) = history_verdict(known.as_ref(), &VersionVector::new(), &said) {
+            return Ok(Err(common));
+        }
         member.node_id = meeting.node_id;
         member.become_replica(said.replica);
         super::apply::note_vector(&mut member, &said.vector);
-        member.tokens = said.tokens;
+        member.tokens = said.starts.iter().map(|start| start.token).collect();
     }
     if known.as_ref() != Some(&member) {
         table.set_member(&meeting.device, &member)?;
     }
-    Ok(member)
+    Ok(Ok(member))
 }

@@ -93,7 +93,13 @@ impl Script {
             }
             33 => Request::MarkSent { upto: self.random.u64(..=knowledge.seq) },
             34 => {
-                let said = Said { replica: self.peer, tokens: vec![1, 2], vector: self.vector.clone() };
+                let said = Said {
+                    replica: self.peer,
+                    starts: Vec::new(),
+                    tail: 0,
+                    vector: self.vector.clone(),
+                    same_process: true,
+                };
                 let said = self.random.bool().then_some(said);
                 Request::Meet(Meeting { device, node_id: NodeId::new("n").unwrap(), tracked: Some(true), said })
             }

@@ -61,7 +61,7 @@ fn an_orderly_stop_leaves_one_file_and_all_that_was_known() {
         let (store, opened) = open_with(options.clone()).unwrap();
         assert!(opened.created && !opened.unclean && opened.members.is_empty());
         let replica = ReplicaId::mint(&[], 9);
-        let said = Said { replica, tokens: vec![5], vector: VersionVector::new() };
+        let said = Said { replica, starts: Vec::new(), tail: 0, vector: VersionVector::new(), same_process: true };
         let node_id = NodeId::new("gateway-02").unwrap();
         let meeting = Meeting { device: DeviceId([2; 32]), node_id, tracked: Some(true), said: Some(said) };
         let met = smol::block_on(store.submit(NOW, Request::Meet(meeting))).unwrap().0;

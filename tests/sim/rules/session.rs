@@ -83,7 +83,7 @@ impl World {
         for (me, peer) in [(0, 1), (1, 0)] {
             let seen = self.nodes[ends[me]].table.members.get(&self.nodes[ends[peer]].device);
             let ours = &self.nodes[ends[me]].table.knowledge.vector;
-            if let Err(common) = history_verdict(seen, ours, &hellos[peer]) {
+            if let Err(common) = history_verdict(seen, ours, &Said::of(&hellos[peer], false)) {
                 let (me, peer) = (ends[me], ends[peer]);
                 if !self.judge.ledger.any_fork() {
                     return Err(format!("false fork: n{me} takes n{peer} for a fork"));
@@ -102,11 +102,7 @@ impl World {
                 device: self.nodes[ends[peer]].device,
                 node_id: hello.node_id.clone(),
                 tracked: (!hello.visitor).then_some(true),
-                said: Some(Said {
-                    replica: hello.replica,
-                    tokens: hello.tokens.iter().map(|start| start.token).collect(),
-                    vector: hello.vector.clone(),
-                }),
+                said: Some(Said::of(hello, false)),
             };
             self.run(ends[me], Request::Meet(meeting))?;
             for note in &hello.members {

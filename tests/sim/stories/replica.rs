@@ -90,8 +90,10 @@ impl Replica {
         let known = &peer.table.knowledge;
         let said = Said {
             replica: known.replica,
-            tokens: known.tokens.iter().map(|start| start.token).collect(),
+            starts: known.tokens.clone(),
+            tail: known.tail,
             vector: known.vector.clone(),
+            same_process: false,
         };
         let meeting =
             Meeting { device: peer.device, node_id: peer.name.clone(), tracked: Some(true), said: Some(said) };
