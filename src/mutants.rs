@@ -1,6 +1,6 @@
 //! Planted bugs: each undoes one rule of replication, so that the simulation can prove that it would notice.
 //!
-//! In every build but the simulation's own, [`planted`] is the constant `false` and the switches do not exist.
+//! In every build but the simulation's own, `planted` is the constant `false` and the switches do not exist.
 
 /// One planted bug. `docs/replication.md` says what each breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

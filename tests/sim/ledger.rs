@@ -128,11 +128,9 @@ impl Ledger {
             let (past, seen) = match same {
                 Some(same) => (self.made[same].past.clone(), self.made[same].seen.clone()),
                 None => {
-                    if let Some(staged) = staged.filter(|s| !s.is_tombstone() && row.is_tombstone() && !self.any_fork())
-                    {
-                        if !self.was_deleted(staged) {
-                            return Err(format!("spurious: bootstrap deletes {}", show(staged)));
-                        }
+                    let deleted = staged.filter(|s| !s.is_tombstone() && row.is_tombstone() && !self.any_fork());
+                    if let Some(staged) = deleted.filter(|staged| !self.was_deleted(staged)) {
+                        return Err(format!("spurious: bootstrap deletes {}", show(staged)));
                     }
                     let deleted = staged.and_then(|staged| self.of_row(staged));
                     (deleted.into_iter().collect(), before.knowledge.vector.clone())
