@@ -193,7 +193,8 @@ fn documents_are_refused_at_the_bound_and_deletes_go_on() {
     }
     outcome(0).expect("space has come back");
     close(store);
-    let floor = Options { min_free_bytes: u64::MAX, ..Options::new(&path) };
+    // A new database has no pages of deleted documents to write in.
+    let floor = Options { min_free_bytes: u64::MAX, ..Options::new(database("floor")) };
     let (store, _) = open_with(floor).unwrap();
     let error = smol::block_on(store.submit(NOW, request(vec![put("a", "1")]))).unwrap_err();
     assert!(error.to_string().contains("MinFreeMb"), "{error}");
