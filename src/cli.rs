@@ -19,6 +19,7 @@ mod target;
 use crate::Error;
 use args::{Arguments, Command};
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::ffi::OsString;
 use std::format;
 use std::io::{self, Write};
@@ -46,6 +47,11 @@ pub fn main(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
                 exit_code(&error)
             }
         },
+        // Nothing was asked for: whoever types a command alone wants to know what it can do.
+        Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            say_on_stderr(help.to_string().trim_end());
+            USAGE
+        }
         Err(error) if error.use_stderr() => {
             say_on_stderr(&usage_line(&error.to_string()));
             USAGE

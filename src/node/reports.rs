@@ -139,6 +139,10 @@ impl Shell {
         let lags = |count: usize| if count == 1 { "peer lags" } else { "peers lag" };
         let description = match (health.lagging.len(), health.unconfirmed.len()) {
             (0, 0) if health.tracked == 0 => "no peers yet".to_string(),
+            (0, 0) if health.max_lag_ms > 0 => {
+                format!("{} tracked, the last {} ms behind, within the threshold", health.tracked, health.max_lag_ms)
+            }
+            (0, 0) if health.tracked == 1 => "the one tracked peer is in step".to_string(),
             (0, 0) => format!("{} tracked peers are in step", health.tracked),
             (0, n) => format!("{n} of {} tracked peers have not confirmed yet", health.tracked),
             (n, _) => format!("{n} of {} tracked {}", health.tracked, lags(n)),

@@ -105,6 +105,11 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         shell.addresses.links,
         shell.beacons.as_ref().map_or(0, Beacons::port)
     );
+    if !now.synchronised {
+        info!(
+            "the wall clock is not synchronised and not believed, time goes on from the last stamp until a peer knows better"
+        );
+    }
     shell.spawn(shell.clone().accept_forever(links));
     shell.spawn(shell.clone().hear_forever());
     // Everything that the engine wants at its start is done before its first input.

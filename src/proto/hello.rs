@@ -48,7 +48,8 @@ impl Engine {
         let (said_seq, said_floor) = (hello.vector.of(hello.replica), hello.floor.clone());
         self.send(link, Message::Hello(hello));
         if let Some(session) = self.sessions.get_mut(&link) {
-            session.said_seq = said_seq;
+            // Of the first: an answer that comes after a second may still be to it.
+            session.said_seq.get_or_insert(said_seq);
             session.said_floor = said_floor;
         }
     }
@@ -204,7 +205,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
             by_another = session.device != self.settings.device;
-            said_seq = Some(session.said_seq);
+            said_seq = session.said_seq;
         }
         self.outputs.push_back(Output::Close { link });
         self.unlinked(now, link);

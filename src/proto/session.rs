@@ -20,7 +20,7 @@ pub(super) struct Session {
     /// The floor in our last Hello.
     pub(super) said_floor: VersionVector,
     /// Our own writes as our last Hello here counted them.
-    pub(super) said_seq: Seq,
+    pub(super) said_seq: Option<Seq>,
     /// Our stream to it.
     pub(super) outgoing: Option<Outgoing>,
     /// Its stream to us.
@@ -113,7 +113,7 @@ impl Session {
             opened_at: mono,
             peer: None,
             said_floor: VersionVector::new(),
-            said_seq: 0,
+            said_seq: None,
             outgoing: None,
             incoming: Incoming::Idle,
             next_stream: 1,

@@ -217,7 +217,12 @@ impl Ledger {
                 continue;
             }
             let stands = ranks[made.key].max(self.dropped[made.key]).is_some_and(|rank| rank >= made.rank);
-            if !stands && !excuses(made) {
+            // What a write of a fork has replaced, knowing it, shares that write's fate.
+            let by_fork = |other: &Made| {
+                other.row.key == made.row.key && other.rank > made.rank && other.seen.covers(made.row.dot)
+            };
+            let replaced = || self.made.iter().any(|other| self.is_forked(other.row.dot) && by_fork(other));
+            if !stands && !excuses(made) && !replaced() {
                 let has = agreed.rows.of(&made.row.key).map(|(row, _)| row.clone());
                 return Err(format!("lost: {}; in the end there is {}", show(&made.row), show_option(has.as_deref())));
             }
