@@ -47,9 +47,9 @@ pub fn main(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
                 exit_code(&error)
             }
         },
-        // Nothing was asked for: whoever types a command alone wants to know what it can do.
+        // Errors are one line, this one too.
         Err(help) if help.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            say_on_stderr(help.to_string().trim_end());
+            say_on_stderr("error[REQUEST_ERROR]: a command is missing; try 'cbddc --help'");
             USAGE
         }
         Err(error) if error.use_stderr() => {
