@@ -11,6 +11,7 @@ mod documents;
 mod export;
 mod import;
 mod key;
+mod members;
 mod rows;
 mod run;
 mod tables;
