@@ -72,3 +72,5 @@ pub use config::Config;
 pub use error::{Cause, Error, PersistenceKind, RequestKind};
 #[cfg(feature = "std")]
 pub use node::{Collection, Node, SyncTracker};
+#[cfg(feature = "std")]
+pub use report::HealthCheck;

@@ -8,6 +8,7 @@
 
 mod documents;
 mod events;
+mod health;
 mod links;
 mod reports;
 mod service;

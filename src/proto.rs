@@ -1,4 +1,4 @@
-//! The state machines: discovery, links, sync, members, clock, health.
+//! The state machines: discovery, links, sync, members, clock.
 //!
 //! One input, then drain the outputs, then the next input. [`Engine`] is a value; time and randomness are passed in,
 //! and storage is a peer like any other: what is durable is known when [`Input::Stored`] says so, never before.
@@ -8,7 +8,6 @@
 mod clock;
 mod discovery;
 mod engine;
-mod health;
 mod hello;
 mod io;
 mod links;
@@ -25,7 +24,6 @@ mod view;
 
 pub use clock::Clock;
 pub use engine::{Engine, Undrained};
-pub use health::{MembersHealth, Verdict};
 pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, Settings, StoreFault, Target, Ticket};
 pub use members::{MemberRecord, Standing};
 pub use view::PeerView;

@@ -1,13 +1,16 @@
 //! What a node says about itself: status, peers, health and readiness, in the JSON shapes of the HTTP API.
 //!
-//! Shapes only: the node measures and judges, the HTTP server sends these, the command line reads them back. Fields are
+//! Shapes, and the one judgement that programs may want by itself: the node measures, the HTTP server sends these, the
+//! command line reads them back. Fields are
 //! added, never renamed or removed. Durations end in their unit; times of day are RFC 3339 in UTC with milliseconds.
 
+mod check;
 mod health;
 mod peers;
 mod status;
 mod timestamp;
 
+pub use check::{HealthCheck, PeerConfirmation};
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
 pub use peers::{HeardAddress, PeerReport, PeersReport};
 pub use status::{CacheStatus, ClockStatus, LinksStatus, QueueStatus, RecentError, Status, StoreStatus};

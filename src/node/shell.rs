@@ -11,6 +11,7 @@ use crate::id::{DeviceId, NodeId};
 use crate::log::{trace, warn};
 use crate::net::Beacons;
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
+use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
 use crate::store::Store;
@@ -74,6 +75,8 @@ pub(crate) struct Shell {
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
+    /// The thresholds in force.
+    pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
     wake: Sender<()>,
     scheduled: Cell<Millis>,
@@ -103,6 +106,8 @@ impl Shell {
         // Bounded by what the engine has asked for, which is bounded by windows and callers.
         let (store_order, answers) = async_channel::unbounded();
         let reads = Reads::new(config.persistence.cache_mib as usize * 1024 * 1024);
+        let cluster = &config.cluster;
+        let health_check = HealthCheck::new(cluster.lag_threshold_ms, cluster.critical_lag_threshold_ms);
         let shell = Rc::new(Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
@@ -118,6 +123,7 @@ impl Shell {
             handling: Cell::new(false),
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
+            health_check: Cell::new(health_check),
             store_order,
             wake,
             scheduled: Cell::new(0),

@@ -77,8 +77,6 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         tombstone_min_age: TOMBSTONE_MIN_AGE,
         tombstone_keep: config.sync.tombstone_keep_ms,
         maintain_interval: MAINTAIN_INTERVAL,
-        lag_threshold: config.cluster.lag_threshold_ms,
-        lag_critical: config.cluster.critical_lag_threshold_ms,
         build_millis: RELEASE_MILLIS,
         seed: random(),
     };

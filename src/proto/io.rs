@@ -368,10 +368,6 @@ pub struct Settings {
     pub tombstone_keep: Millis,
     /// Between two slices of maintenance, milliseconds; default 1000.
     pub maintain_interval: Millis,
-    /// A peer lags when this is exceeded, milliseconds; default 30 000.
-    pub lag_threshold: Millis,
-    /// And is critical here, milliseconds; default 120 000.
-    pub lag_critical: Millis,
     /// When this program was built, milliseconds since 1970: no clock is believed to be before it.
     pub build_millis: Millis,
     /// For jitter and identities.

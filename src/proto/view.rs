@@ -1,7 +1,6 @@
-//! The engine as others see it: members, addresses, health, what is under way. Changes nothing.
+//! The engine as others see it: members, addresses, what is under way. Changes nothing.
 
 use super::engine::{Engine, Pending};
-use super::health::MembersHealth;
 use super::io::{Counters, LinkId, Now};
 use super::members::Standing;
 use super::session::{Incoming, Session};
@@ -29,6 +28,8 @@ pub struct PeerView {
     pub tracked: bool,
     /// What the site has decided about it.
     pub standing: Option<Standing>,
+    /// Whether it has ever said what it has on disk.
+    pub has_confirmed: bool,
     /// Whether it has everything that this node has.
     pub confirmed: bool,
     /// Milliseconds since this node stored the oldest change that it has not confirmed.
@@ -64,11 +65,6 @@ impl Engine {
         self.clock.disagreement(now)
     }
 
-    /// What the members' confirmations say.
-    pub fn members_health(&self, now: Now) -> MembersHealth {
-        MembersHealth::of(&self.members, now, self.settings.lag_threshold, self.settings.lag_critical)
-    }
-
     /// Every member.
     pub fn peers(&self, now: Now) -> Vec<PeerView> {
         let view = |(device, member): (&DeviceId, &super::members::Member)| {
@@ -83,6 +79,7 @@ impl Engine {
                 address: session.map(|session| session.address),
                 tracked: member.is_tracked(),
                 standing: member.standing,
+                has_confirmed: member.state.has_confirmed,
                 confirmed: member.state.has_confirmed && confirmed.includes(&self.knowledge.vector),
                 lag_ms: self.members.lag_ms(now, member),
                 unconfirmed_changes: self.knowledge.vector.iter().map(missing).sum(),

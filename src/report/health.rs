@@ -48,6 +48,11 @@ pub struct HealthEntry {
 }
 
 impl HealthEntry {
+    /// An entry with a sentence and its figures, which are an object.
+    pub(crate) fn new(status: HealthStatus, description: impl Into<String>, data: Value) -> HealthEntry {
+        let data = if let Value::Object(data) = data { Some(data) } else { None };
+        HealthEntry { status, description: Some(description.into()), duration_ms: None, data }
+    }
     /// An entry that holds a status alone.
     pub fn of(status: HealthStatus) -> HealthEntry {
         HealthEntry { status, ..HealthEntry::default() }
@@ -62,7 +67,8 @@ pub struct HealthReport {
     pub status: HealthStatus,
     /// How long the whole report took, in milliseconds.
     pub total_duration_ms: f64,
-    /// By name: `cbddc`, `storage`, `queue`, `clock`, `backup`.
+    /// By name: `cbddc` as [`HealthCheck`](super::HealthCheck) judges it, `storage`, `queue`, `clock`, `backup`,
+    /// `recovered`.
     pub entries: BTreeMap<String, HealthEntry>,
 }
 

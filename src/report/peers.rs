@@ -16,7 +16,7 @@ pub struct PeerReport {
     pub state: String,
     /// Where it was last reached or heard; `null` when never.
     pub address: Option<String>,
-    /// Whether it has confirmed anything of ours on its disk yet.
+    /// Whether it has everything that we have on its disk, as far as it has said.
     pub confirmed: bool,
     /// How long our oldest change that it has not confirmed has been waiting, in milliseconds; 0 when none waits.
     pub lag_ms: Millis,

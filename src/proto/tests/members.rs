@@ -1,8 +1,8 @@
-//! Who counts as a member, what each is known to have, lag, and what health says of it.
+//! Who counts as a member, what each is known to have, and lag.
 
 use super::*;
 use crate::proto::members::{MemberRecord, Members, Standing};
-use crate::proto::{Client, MembersHealth, Verdict};
+use crate::proto::{Client, PeerView};
 use crate::row::Scope;
 use crate::wire::{Confirm, RelayedConfirmation};
 
@@ -53,7 +53,6 @@ fn a_member_is_tracked_from_its_first_session_and_a_visitor_is_not() {
     assert_eq!(meetings(&desk.meet(2, laptop))[0].tracked, Some(false));
     let tracked: Vec<bool> = desk.engine.peers(desk.now).iter().map(|peer| peer.tracked).collect();
     assert_eq!(tracked, [true, false]);
-    assert_eq!(desk.engine.members_health(desk.now).tracked, 1);
 }
 
 #[test]
@@ -75,7 +74,8 @@ fn members_that_a_peer_tracks_are_tracked_here() {
     said.members.push(crate::wire::MemberNote { device: device(9), node_id: name(9) });
     let outputs = desk.meet(1, said);
     assert!(meetings(&outputs).iter().any(|meeting| meeting.device == device(9) && meeting.said.is_none()));
-    assert_eq!(desk.engine.members_health(desk.now).unconfirmed, [name(9)]);
+    let heard_of = |peer: &PeerView| peer.tracked && !peer.has_confirmed && peer.node_id == name(9);
+    assert_eq!(desk.engine.peers(desk.now).iter().filter(|peer| heard_of(peer)).count(), 1);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_clock_step_makes_nobody_late() {
     desk.wait(2_000);
     assert_eq!(desk.engine.peers(desk.now)[0].lag_ms, 2_000);
     desk.now.wall = 0;
-    assert_eq!(desk.engine.members_health(desk.now).max_lag_ms, 2_000);
+    assert_eq!(desk.engine.peers(desk.now)[0].lag_ms, 2_000);
 }
 
 #[test]
@@ -270,33 +270,4 @@ fn changes_within_a_quarter_second_are_not_measured_too_short() {
     }
     members.confirm(&device(2), replica(2), &covering(&[(1, 1_100)]), WALL);
     assert!(lag(&members, 5_000, 2) >= 5_000 - 1_101);
-}
-
-#[test]
-fn health_turns_at_its_thresholds_and_not_before() {
-    let mut members = remembered(&[covering(&[(1, 1)]), covering(&[(1, 2)])]);
-    members.checkpoint(at(0), &covering(&[(1, 1)]));
-    members.checkpoint(at(1_000), &covering(&[(1, 2)]));
-    let verdict = |mono| {
-        let health = MembersHealth::of(&members, at(mono), 30_000, 120_000);
-        (health.verdict, health.lagging.len())
-    };
-    assert_eq!(verdict(31_000), (Verdict::Healthy, 0));
-    assert_eq!(verdict(31_001), (Verdict::Degraded, 1));
-    assert_eq!(verdict(121_000), (Verdict::Degraded, 1));
-    assert_eq!(verdict(121_001), (Verdict::Unhealthy, 1));
-}
-
-#[test]
-fn a_member_that_has_never_confirmed_is_a_degradation_and_has_a_name() {
-    let mut members = remembered(&[covering(&[(1, 1)])]);
-    members.by_device.get_mut(&device(2)).expect("it was remembered").state.has_confirmed = false;
-    let health = MembersHealth::of(&members, at(0), 30_000, 120_000);
-    assert_eq!((health.verdict, health.unconfirmed), (Verdict::Degraded, alloc::vec![name(2)]));
-}
-
-#[test]
-fn nobody_is_tracked_and_everything_is_well() {
-    let health = MembersHealth::of(&remembered(&[]), at(86_400_000), 30_000, 120_000);
-    assert_eq!((health.verdict, health.tracked), (Verdict::Healthy, 0));
 }

@@ -103,8 +103,6 @@ impl Site {
             tombstone_min_age: self.plan.min_age,
             tombstone_keep: self.plan.keep,
             maintain_interval: 200,
-            lag_threshold: 30_000,
-            lag_critical: 120_000,
             build_millis: START - 86_400_000 * 100,
             seed,
         };

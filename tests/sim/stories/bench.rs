@@ -100,8 +100,6 @@ impl Bench {
             tombstone_min_age: 86_400_000,
             tombstone_keep: Millis::MAX,
             maintain_interval: 1_000,
-            lag_threshold: 30_000,
-            lag_critical: 120_000,
             build_millis: NOON - 86_400_000,
             seed: 0,
         };

@@ -4,7 +4,7 @@
 
 use super::bench::{Bench, Sent};
 use super::replica::{NOON, Replica, exchange};
-use cbddc::proto::{Event, Verdict};
+use cbddc::proto::Event;
 use cbddc::replica::Knowledge;
 use cbddc::row::{Body, Head, RowKey};
 use cbddc::wire::{Bye, Message, Mode};
@@ -232,8 +232,8 @@ pub fn a_visitor_that_left_is_no_concern_of_health() {
     // The other member stays linked; an hour passes.
     bench.run(130_000);
     for at in [0, 1] {
-        let health = bench.engine(at).members_health(bench.now(at));
-        assert_eq!((health.verdict, health.tracked), (Verdict::Healthy, 1), "{health:?}");
+        let tracked: Vec<_> = bench.engine(at).peers(bench.now(at)).into_iter().filter(|peer| peer.tracked).collect();
+        assert_eq!(tracked.iter().map(|peer| peer.lag_ms).collect::<Vec<_>>(), [0], "{tracked:?}");
     }
 }
 

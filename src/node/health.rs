@@ -1,0 +1,143 @@
+//! The health report: what was looked at, one entry each, and whether the node takes work.
+
+use super::shell::Shell;
+use crate::clock;
+use crate::report::{HealthEntry, HealthReport, HealthStatus, PeerConfirmation, QueueStatus, Readiness, Timestamp};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::format;
+use std::future::Future;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// Bytes above `MinFreeMb` from which on a store that has refused a document for want of space is thought to take them again.
+const ROOM_BYTES: u64 = 4 * 1024 * 1024;
+
+impl Shell {
+    pub(crate) async fn health(&self) -> HealthReport {
+        let began = clock::monotonic_us();
+        let storage = timed(self.storage_entry()).await;
+        let failing = storage.description.as_deref().unwrap_or("the store does not do its work").to_string();
+        let persistence = if storage.status == HealthStatus::Unhealthy { Err(failing.as_str()) } else { Ok(()) };
+        let entries = [
+            ("cbddc", timed(async { self.peers_entry(persistence) }).await),
+            ("storage", storage),
+            ("queue", timed(async { queue_entry(&self.queue_status()) }).await),
+            ("clock", timed(async { self.clock_entry() }).await),
+            ("backup", timed(self.backup_entry()).await),
+            ("recovered", timed(async { self.recovered_entry() }).await),
+        ];
+        let entries: BTreeMap<String, HealthEntry> =
+            entries.into_iter().map(|(name, entry)| (name.to_string(), entry)).collect();
+        HealthReport::new(entries, milliseconds_since(began))
+    }
+
+    /// The entry `cbddc`: members and their confirmations.
+    fn peers_entry(&self, persistence: Result<(), &str>) -> HealthEntry {
+        let peers: Vec<PeerConfirmation> = (self.engine.borrow().peers(self.now()).into_iter())
+            .filter(|peer| peer.tracked)
+            .map(|peer| PeerConfirmation {
+                node_id: peer.node_id.to_string(),
+                has_confirmed: peer.has_confirmed,
+                lag_ms: peer.lag_ms,
+                last_confirmation: peer.last_confirmation.map(Timestamp),
+            })
+            .collect();
+        self.health_check.get().check(&peers, persistence)
+    }
+
+    async fn storage_entry(&self) -> HealthEntry {
+        let alarms = self.engine.borrow().counters().alarms;
+        match self.store.sizes().await {
+            Ok(store) => {
+                let data = json!({
+                    "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
+                    "digestAlarms": alarms,
+                });
+                let min_free = self.config.persistence.min_free_mib;
+                let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
+                // Freed by somebody else: no write needs to be tried for that to be known.
+                if room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none() {
+                    self.store_health.has_room();
+                }
+                if let Some(refusal) = self.store_health.refusal() {
+                    return HealthEntry::new(HealthStatus::Unhealthy, refusal, data);
+                }
+                if room == 0 {
+                    let free = store.free_bytes / 1024 / 1024;
+                    let text =
+                        format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
+                    return HealthEntry::new(HealthStatus::Unhealthy, text, data);
+                }
+                HealthEntry::new(HealthStatus::Healthy, "the database answers", data)
+            }
+            Err(error) => HealthEntry::new(HealthStatus::Unhealthy, error.to_string(), json!({ "code": error.code() })),
+        }
+    }
+
+    fn clock_entry(&self) -> HealthEntry {
+        let now = self.now();
+        let engine = self.engine.borrow();
+        let reading = engine.reading(now);
+        let data = json!({ "believed": reading.believed, "synchronised": now.synchronised });
+        match engine.clock_disagreement(now) {
+            Some(ms) => {
+                let description = format!("this clock is {ms} ms from what the synchronised peers say");
+                HealthEntry::new(HealthStatus::Degraded, description, data)
+            }
+            None => HealthEntry::new(HealthStatus::Healthy, "no disagreement with believed peers", data),
+        }
+    }
+
+    async fn backup_entry(&self) -> HealthEntry {
+        let enabled = self.config.persistence.auto_backup;
+        let said = if enabled { "automatic backup is switched on" } else { "automatic backup is switched off" };
+        HealthEntry::new(HealthStatus::Healthy, said, json!({ "enabled": enabled }))
+    }
+
+    fn recovered_entry(&self) -> HealthEntry {
+        let rows = self.engine.borrow().knowledge().recovered;
+        let data = json!({ "rows": rows });
+        let text = match rows {
+            0 => return HealthEntry::new(HealthStatus::Healthy, "no rows wait for a decision", data),
+            1 => "1 row was kept aside when this node took the state of a peer".to_string(),
+            n => format!("{n} rows were kept aside when this node took the state of a peer"),
+        };
+        let next = "look with 'cbddc recovered list', then 'cbddc recovered apply' or 'cbddc recovered drop'";
+        HealthEntry::new(HealthStatus::Degraded, format!("{text}: {next}"), data)
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        let engine = self.engine.borrow();
+        let mut reasons = Vec::new();
+        if engine.is_bootstrapping() {
+            reasons.push("a bootstrap is under way; reads show the state before it".to_string());
+        }
+        reasons.extend(engine.catching_up_with().iter().map(|node| format!("catching up with {node}")));
+        reasons.extend(self.store_health.refusal());
+        Readiness::new(reasons)
+    }
+}
+
+fn queue_entry(queue: &QueueStatus) -> HealthEntry {
+    let data = json!({ "length": queue.length, "capacity": queue.capacity, "bytes": queue.bytes });
+    if !queue.enabled {
+        return HealthEntry::new(HealthStatus::Healthy, "the offline queue is switched off", data);
+    }
+    let (status, text) = match queue.length {
+        0 => (HealthStatus::Healthy, "no operation waits".to_string()),
+        n if n >= queue.capacity => (HealthStatus::Degraded, format!("the queue is full, {n} operations wait")),
+        n => (HealthStatus::Degraded, format!("{n} operations wait until the store takes them")),
+    };
+    HealthEntry::new(status, text, data)
+}
+
+async fn timed(entry: impl Future<Output = HealthEntry>) -> HealthEntry {
+    let began = clock::monotonic_us();
+    let entry = entry.await;
+    HealthEntry { duration_ms: Some(milliseconds_since(began)), ..entry }
+}
+
+fn milliseconds_since(began_us: u64) -> f64 {
+    clock::monotonic_us().saturating_sub(began_us) as f64 / 1000.0
+}
