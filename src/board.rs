@@ -1,11 +1,12 @@
 //! Boards: what a kind of machine can spare, as data that is built into the binary.
 //!
-//! Reads no file and asks no hardware: the caller passes in a name or the device-tree model. The meaning of the
+//! Reads no file and asks no hardware: the caller passes in a name, or what it knows of its machine. The meaning of the
 //! configuration keys that a board sets is checked by `config`, like those of a file.
 
 use crate::Error;
 use crate::limits::{LINKS_MAX, QUEUE_SLOTS};
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::format;
 use std::string::{String, ToString};
@@ -20,14 +21,45 @@ pub struct Board {
     pub description: String,
     /// Rust targets whose binary serves it. Empty: all.
     pub targets: Vec<String>,
-    /// The QEMU machine that tests boot for it.
+    /// The QEMU machine that is nearest to it.
     pub qemu_machine: Option<String>,
+    /// The CPU that QEMU emulates for it.
+    pub qemu_cpu: Option<String>,
     /// Beginnings of the device-tree model that choose it.
     pub models: Vec<String>,
+    /// Memory in MiB of a machine that no model names and that is this board, at most.
+    pub memory_mib: Option<u32>,
+    /// How it is tested.
+    pub tier: Tier,
     /// How memory is shared out.
     pub budget: Budget,
     /// Configuration keys (`Section.Key`) that it sets below the file.
     pub(crate) defaults: BTreeMap<String, toml::Value>,
+}
+
+/// How a board is tested on each change, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Booted whole under QEMU: kernel, file system, network, power cuts.
+    System,
+    /// The machine that builds: the whole test suite.
+    Native,
+    /// Its binary on its emulated CPU, on the kernel of the machine that builds.
+    User,
+    /// Built, and not run.
+    Built,
+}
+
+/// What is known of a machine that is to be some board.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine<'a> {
+    /// The device-tree model, where the kernel was given a device tree.
+    pub model: Option<&'a str>,
+    /// Its memory in MiB, where that is known.
+    pub memory_mib: Option<u64>,
+    /// What the program was built for, as [`std::env::consts::ARCH`] says it. Empty: not known, so every board serves.
+    pub architecture: &'a str,
 }
 
 /// Resident memory of the process and its parts. The parts add up to at most `ram_mib`.
@@ -90,7 +122,18 @@ impl Budget {
 pub const GENERIC: &str = "generic";
 
 /// Every board file, by its name.
-const FILES: &[(&str, &str)] = &[(GENERIC, include_str!("../boards/generic.toml"))];
+const FILES: &[(&str, &str)] = &[
+    (GENERIC, include_str!("../boards/generic.toml")),
+    ("gateway-arm64-512", include_str!("../boards/gateway-arm64-512.toml")),
+    ("gateway-armv7-128", include_str!("../boards/gateway-armv7-128.toml")),
+    ("pi-3b", include_str!("../boards/pi-3b.toml")),
+    ("pi-4b", include_str!("../boards/pi-4b.toml")),
+    ("pi-5", include_str!("../boards/pi-5.toml")),
+    ("pi-zero-2-w", include_str!("../boards/pi-zero-2-w.toml")),
+    ("pi-zero-w", include_str!("../boards/pi-zero-w.toml")),
+    ("qemu-virt-arm64", include_str!("../boards/qemu-virt-arm64.toml")),
+    ("qemu-virt-armv7", include_str!("../boards/qemu-virt-armv7.toml")),
+];
 
 /// A board file as it is written.
 #[derive(Deserialize)]
@@ -110,8 +153,13 @@ struct Head {
     targets: Vec<String>,
     #[serde(default)]
     qemu_machine: Option<String>,
+    #[serde(default)]
+    qemu_cpu: Option<String>,
     #[serde(default, rename = "match")]
     models: Vec<String>,
+    #[serde(default)]
+    memory_mib: Option<u32>,
+    tier: Tier,
 }
 
 impl Board {
@@ -130,7 +178,10 @@ impl Board {
             description: board.description,
             targets: board.targets,
             qemu_machine: board.qemu_machine,
+            qemu_cpu: board.qemu_cpu,
             models: board.models,
+            memory_mib: board.memory_mib,
+            tier: board.tier,
             budget,
             defaults,
         })
@@ -143,25 +194,39 @@ impl Board {
         let file = FILES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         file.map(|(_, text)| Board::parse(text)).transpose()
     }
-    /// The board whose `match` fits this device-tree model, else `generic`. The longest match wins.
+    /// The board of this machine: the one whose `match` fits its model best, else the smallest one that it has not more
+    /// memory than, else `generic`.
     ///
     /// # Errors
     /// As [`Board::parse`]; does not happen with the files that are built in.
-    pub fn for_model(model: Option<&str>) -> Result<Board, Error> {
-        let mut chosen: Option<(usize, Board)> = None;
+    pub fn for_machine(machine: &Machine) -> Result<Board, Error> {
+        let mut chosen: Option<(Fit, Board)> = None;
         for (name, text) in FILES {
             let board = Board::parse(text)?;
-            let fits = |start: &String| model.is_some_and(|model| model.starts_with(start.as_str()));
-            let length = board.models.iter().filter(|start| fits(start)).map(String::len).max();
-            // The fallback fits everything, and less well than any match.
-            let rank = length.map(|length| length + 1).or((*name == GENERIC).then_some(0));
-            if let Some(rank) = rank
-                && chosen.as_ref().is_none_or(|(best, _)| rank > *best)
+            let fit = match *name {
+                GENERIC => Some(Fit::Fallback),
+                _ => board.fit(machine),
+            };
+            if let Some(fit) = fit
+                && chosen.as_ref().is_none_or(|(best, _)| fit > *best)
             {
-                chosen = Some((rank, board));
+                chosen = Some((fit, board));
             }
         }
         chosen.map(|(_, board)| board).ok_or_else(|| Error::configuration("no board file is built in"))
+    }
+    fn fit(&self, machine: &Machine) -> Option<Fit> {
+        // A 32-bit and a 64-bit machine may bear the same model, and a 32-bit system may run on a 64-bit board.
+        if !self.targets.iter().any(|target| target.starts_with(machine.architecture)) {
+            return None;
+        }
+        let start =
+            |model: &str| self.models.iter().filter(|start| model.starts_with(start.as_str())).map(String::len).max();
+        if let Some(length) = machine.model.and_then(start) {
+            return Some(Fit::Model(length));
+        }
+        let (most, has) = (self.memory_mib?, machine.memory_mib?);
+        (has <= u64::from(most)).then_some(Fit::Memory(Reverse(most)))
     }
     /// The names of all boards.
     pub fn names() -> impl Iterator<Item = &'static str> {
@@ -169,9 +234,21 @@ impl Board {
     }
 }
 
+/// How well a board fits a machine, worst first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Fallback,
+    /// The board with less memory wins.
+    Memory(Reverse<u32>),
+    /// The longer beginning wins.
+    Model(usize),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     #[test]
     fn the_parts_of_every_budget_add_up_to_at_most_the_whole() {
@@ -203,10 +280,81 @@ mod tests {
         assert!(error.starts_with("board file: ") && !error.contains('\n'), "{error}");
     }
 
+    fn chosen(model: &str, memory_mib: u64, architecture: &str) -> String {
+        let model = Some(model).filter(|model| !model.is_empty());
+        Board::for_machine(&Machine { model, memory_mib: Some(memory_mib), architecture }).unwrap().name
+    }
+
     #[test]
     fn a_machine_that_no_board_names_is_generic() {
-        assert_eq!(Board::for_model(Some("Some Gateway Rev 2")).unwrap().name, GENERIC);
-        assert_eq!(Board::for_model(None).unwrap().name, GENERIC);
+        assert_eq!(chosen("Some Gateway Rev 2", 2048, "aarch64"), GENERIC);
+        assert_eq!(chosen("", 256, "x86_64"), GENERIC);
+        assert_eq!(Board::for_machine(&Machine::default()).unwrap().name, GENERIC);
+    }
+
+    #[test]
+    fn the_model_chooses_the_board_whatever_its_memory() {
+        assert_eq!(chosen("Raspberry Pi Zero W Rev 1.1", 426, "arm"), "pi-zero-w");
+        assert_eq!(chosen("Raspberry Pi Zero 2 W Rev 1.0", 416, "aarch64"), "pi-zero-2-w");
+        assert_eq!(chosen("Raspberry Pi 3 Model B Plus Rev 1.3", 905, "arm"), "pi-3b");
+        assert_eq!(chosen("Raspberry Pi 400 Rev 1.0", 3794, "aarch64"), "pi-4b");
+        assert_eq!(chosen("Raspberry Pi 5 Model B Rev 1.0", 8062, "aarch64"), "pi-5");
+    }
+
+    #[test]
+    fn a_model_that_two_boards_bear_is_the_one_that_the_program_was_built_for() {
+        assert_eq!(chosen("linux,dummy-virt", 256, "aarch64"), "qemu-virt-arm64");
+        assert_eq!(chosen("linux,dummy-virt", 256, "arm"), "qemu-virt-armv7");
+    }
+
+    #[test]
+    fn a_small_machine_that_no_model_names_is_a_small_board() {
+        assert_eq!(chosen("Some Gateway Rev 2", 118, "arm"), "gateway-armv7-128");
+        assert_eq!(chosen("Some Gateway Rev 2", 129, "arm"), GENERIC);
+        assert_eq!(chosen("", 487, "aarch64"), "gateway-arm64-512");
+    }
+
+    #[test]
+    fn small_boards_keep_a_small_cache_and_two_weekly_backups() {
+        for (name, text) in FILES {
+            let board = Board::parse(text).unwrap();
+            let default = |key: &str| board.defaults.get(key).and_then(toml::Value::as_integer);
+            if board.budget.ram_mib <= 32 {
+                assert!((2..=4).contains(&board.budget.cache_mib), "{name}: a cache of 2 to 4 MiB");
+            }
+            if board.budget.ram_mib <= 64 {
+                assert!(default("Persistence.BackupIntervalMinutes") >= Some(7 * 1440), "{name}: weekly at most");
+                assert_eq!(default("Persistence.BackupKeep"), Some(2), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_board_file_is_built_in_and_stands_in_the_table() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("boards");
+        let mut files: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".toml").map(String::from))
+            .collect();
+        files.sort();
+        let mut names: Vec<&str> = Board::names().collect();
+        names.sort();
+        assert_eq!(files, names, "left the files of boards/, right the list in src/board.rs");
+
+        let mut rows: Vec<String> = Vec::new();
+        for name in names {
+            let board = Board::named(name).unwrap().unwrap();
+            let tier = format!("{:?}", board.tier).to_lowercase();
+            let first = board.targets.first().map_or("all", String::as_str);
+            let machine = board.qemu_machine.as_deref().unwrap_or("-");
+            let (cpu, ram) = (board.qemu_cpu.as_deref().unwrap_or("-"), board.budget.ram_mib);
+            rows.push(format!("| {tier} | `{name}` | {} | `{first}` | {machine} | {cpu} | {ram} |", board.description));
+        }
+        rows.sort_by_key(|row| {
+            ["| system", "| native", "| user", "| built"].iter().position(|tier| row.starts_with(tier))
+        });
+        let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+        assert!(readme.contains(&rows.join("\n")), "boards/README.md must hold these rows:\n{}", rows.join("\n"));
     }
 
     #[test]

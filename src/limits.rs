@@ -49,6 +49,11 @@ pub const BATCH_BYTES_TARGET: usize = 64 * 1024;
 pub const BATCH_ROWS_MAX: usize = 1024;
 /// Stream positions that one read looks at: a long run of rows that the peer has must not hold the reading thread.
 pub const BATCH_SCAN_MAX: usize = 4096;
+/// Rows of the change feed are gathered into an answer until they reach this many bytes; one row may exceed it. Small,
+/// since each reader may hold one answer.
+pub const FEED_BYTES_TARGET: usize = 64 * 1024;
+/// Bytes that one read of the change feed looks at, in search of the rows of one collection.
+pub const FEED_SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// Row bytes in flight to one peer without its Confirm.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 

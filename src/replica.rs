@@ -9,6 +9,7 @@
 
 mod apply;
 mod bootstrap;
+mod feed;
 mod fork;
 mod knowledge;
 mod maintain;
@@ -19,6 +20,7 @@ mod write;
 
 pub use apply::{Applied, Incoming};
 pub use bootstrap::{Bootstrapped, Newcomer, Origin, newcomer};
+pub use feed::{Bookmark, Feed, FeedPage, Since, Stale};
 pub use fork::{history_verdict, shared_until};
 pub(crate) use knowledge::meet;
 pub use knowledge::{Knowledge, MemberState, Members};

@@ -23,7 +23,7 @@ mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
-use crate::replica::{Batch, Knowledge, Members, Request, Stream, Table};
+use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 use commit::{Job, Outcome};
@@ -192,6 +192,14 @@ impl Store {
     pub fn read(&self, stream: Stream) -> impl Future<Output = Result<Batch, Error>> + use<> {
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::Stream(stream, reply), answer)
+    }
+    /// The next page of the change feed.
+    ///
+    /// # Errors
+    /// The disk's; a damaged row.
+    pub fn feed(&self, feed: Feed) -> impl Future<Output = Result<FeedPage, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Feed(feed, reply), answer)
     }
     /// One document, and when it expires.
     ///

@@ -7,7 +7,7 @@ use super::meaning::mean;
 use super::written::Layer;
 use super::{Config, LogLevel, Origin};
 use crate::Error;
-use crate::board::Board;
+use crate::board::{Board, Machine};
 use serde_json::Value;
 use std::format;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +25,7 @@ pub struct Builder {
     environment: Layer,
     board: Option<Board>,
     device_model: Option<String>,
+    memory_mib: Option<u64>,
     base: PathBuf,
     wrong: Option<Error>,
 }
@@ -66,6 +67,11 @@ impl Builder {
     /// The device-tree model, which chooses the board where `Board` is not set.
     pub fn device_model(mut self, model: impl Into<String>) -> Builder {
         self.device_model = Some(model.into());
+        self
+    }
+    /// The memory of the machine in MiB, which chooses the board where no model does.
+    pub fn memory_mib(mut self, memory_mib: u64) -> Builder {
+        self.memory_mib = Some(memory_mib);
         self
     }
     /// What relative paths are relative to. Default: the working directory.
@@ -145,7 +151,11 @@ impl Builder {
             (None, Some(name)) => {
                 Board::named(name)?.ok_or_else(|| Error::configuration(format!("CBDDC.Board: no board {name}")))?
             }
-            (None, None) => Board::for_model(self.device_model.as_deref())?,
+            (None, None) => Board::for_machine(&Machine {
+                model: self.device_model.as_deref(),
+                memory_mib: self.memory_mib,
+                architecture: std::env::consts::ARCH,
+            })?,
         };
         let [file, environment, program] = upper;
         let layers = [Layer::from_board(&board)?, file, environment, program];

@@ -28,7 +28,7 @@ pub(super) fn load(path: Option<&Path>) -> Result<Config, Error> {
     if let Some(model) = device_model() {
         builder = builder.device_model(model);
     }
-    builder.build()
+    builder.memory_mib(memory_mib()).build()
 }
 
 /// The file in force and its text: one that is named must be there, the usual places may be empty.
@@ -98,6 +98,14 @@ fn device_model() -> Option<String> {
     let mut text = String::new();
     File::open(DEVICE_TREE_MODEL).ok()?.take(256).read_to_string(&mut text).ok()?;
     Some(text.trim_end_matches('\0').to_string())
+}
+
+fn memory_mib() -> u64 {
+    let machine = rustix::system::sysinfo();
+    // The kernel counts in units of its own, one byte on 64-bit machines, and `c_ulong` is as wide as the machine.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::from(machine.totalram).saturating_mul(u64::from(machine.mem_unit));
+    total >> 20
 }
 
 fn absolute(path: &Path) -> PathBuf {

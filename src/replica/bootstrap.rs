@@ -117,6 +117,7 @@ impl Knowledge {
         self.floor.join(&own_floor.lowered_to(theirs));
         self.hlc.raise_to(origin.closure.hlc);
         self.tail = staged;
+        self.dropped_upto = 0;
         self.digest = 0;
 
         // What the peer has and this node had deleted: the delete may be news to everybody.

@@ -41,6 +41,9 @@ pub struct Knowledge {
     pub loose: Vec<Dot>,
     /// The last starts, oldest first.
     pub tokens: Vec<StartToken>,
+    /// The highest position of a tombstone that was dropped: a reader of the change feed who stands before it may have
+    /// missed a delete.
+    pub dropped_upto: LocalSeq,
 }
 
 impl Knowledge {
@@ -62,6 +65,7 @@ impl Knowledge {
             gone: VersionVector::new(),
             loose: Vec::new(),
             tokens: Vec::new(),
+            dropped_upto: 0,
         }
     }
     /// Notes a start of the process. `random` is fresh.

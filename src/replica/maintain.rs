@@ -55,12 +55,14 @@ impl Knowledge {
         retention: &Retention,
     ) -> Result<Maintained, T::Error> {
         let mut done = Maintained::default();
+        // What expires in this slice is dropped in a later one: who waits at the tail of the change feed sees it.
+        let seen_upto = self.tail;
         let expired = table.expired(now.millis, retention.slice)?;
         done.more = expired.len() == retention.slice;
         for (local_seq, row) in expired {
             let before = table.head(Area::Rows, &row.key)?;
             done.expired.push(row.key.clone());
-            if planted(Mutant::ExpiryForgets) || row.is_local() {
+            if planted(Mutant::ExpiryForgets) {
                 table.remove(Area::Rows, local_seq)?;
             } else {
                 self.put(table, Area::Rows, &row.expired(), before)?;
@@ -80,9 +82,14 @@ impl Knowledge {
             let covered = self.vector.covers(head.dot) || planted(Mutant::DropAtOnceWithoutOwnCover);
             let passed = self.hlc.last() > head.stamp || now.millis > head.stamp.millis();
             let remembered = self.loose.len() < LOOSE_MAX;
-            let droppable =
-                head.local || (remembered && covered && passed && old_enough && head.local_seq <= retention.upto);
+            let droppable = head.local_seq <= seen_upto
+                && match head.local {
+                    // Only the change feed has use for it, and it must not push out what peers still need.
+                    true => age >= retention.min_age || self.tombstones > retention.tombstones_max / 2,
+                    false => remembered && covered && passed && old_enough && head.local_seq <= retention.upto,
+                };
             if droppable {
+                self.dropped_upto = self.dropped_upto.max(head.local_seq);
                 table.remove(Area::Rows, head.local_seq)?;
                 self.tombstones -= self.tombstones.min(1);
                 // A later write of this key must rank above what was dropped.

@@ -9,7 +9,7 @@ use super::table::{SqlTable, State};
 use super::{Options, Sizes, Statistics, open};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
-use crate::replica::{self, Batch, Stream};
+use crate::replica::{self, Batch, Feed, FeedPage, Stream};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -30,6 +30,7 @@ pub(super) enum Ask {
     List(Scope, String, Query, Millis, Answer<Page>),
     Collections(Millis, Answer<Vec<CollectionSummary>>),
     Stream(Stream, Answer<Batch>),
+    Feed(Feed, Answer<FeedPage>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
 }
@@ -147,6 +148,13 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
                 replica::read(&mut SqlTable::new(connection, &mut state), &stream)
             });
             let _ = reply.try_send(batch);
+        }
+        Ask::Feed(feed, reply) => {
+            let page = reading.snapshot(options, |connection| {
+                let mut state = State::load(connection)?;
+                feed.next(&mut SqlTable::new(connection, &mut state))
+            });
+            let _ = reply.try_send(page);
         }
         Ask::Statistics(reply) => {
             let statistics = reading.snapshot(options, query::statistics);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
 
 mod damage;
+mod feed;
 mod model;
 mod place;
 mod rules;

@@ -50,6 +50,7 @@ fn what_a_node_knows_of_itself_has_the_bytes_that_it_always_had() {
         gone: vector(&[(2, 130)]),
         loose: vec![dot(2, 131), dot(4, 1)],
         tokens: vec![StartToken { token: 1, seq: 0, tail: 0 }, StartToken { token: u64::MAX, seq: 200, tail: 60_000 }],
+        dropped_upto: 65_000,
     };
     both_ways("knowledge-full", "Knowledge with every field set.", &full);
 }
