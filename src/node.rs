@@ -9,6 +9,7 @@
 mod documents;
 mod events;
 mod health;
+mod keys;
 mod links;
 mod members;
 mod reports;
