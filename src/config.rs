@@ -67,6 +67,8 @@ pub struct ClusterConfig {
     pub lag_threshold_ms: u64,
     /// A peer lags critically from here on, in milliseconds; at least `lag_threshold_ms`. Default 120 000.
     pub critical_lag_threshold_ms: u64,
+    /// How often the node itself looks at its health and logs what is not well, in milliseconds. Default five minutes.
+    pub health_check_interval_ms: u64,
     /// Whether peers shall not track this node. Default false.
     pub visitor: bool,
 }

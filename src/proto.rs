@@ -26,6 +26,7 @@ mod view;
 pub use clock::Clock;
 pub use engine::{Engine, Undrained};
 pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, Settings, StoreFault, Target, Ticket};
+pub use links::LinkState;
 pub use members::{MemberRecord, Standing};
 pub use refusals::Refusal;
 pub use view::PeerView;

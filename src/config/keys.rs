@@ -56,6 +56,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("Cluster.Peers", Endpoints { max: MEMBERS_MAX }, "[]"),
     key("Cluster.PeerConfirmationLagThresholdMs", THRESHOLD, "30000"),
     key("Cluster.PeerConfirmationCriticalLagThresholdMs", THRESHOLD, "120000"),
+    key("Cluster.HealthCheckIntervalMs", whole(1_000, DAYS_MAX * 86_400_000, "milliseconds"), "300000"),
     or_null("Cluster.TcpPort", Port, "null"),
     key("Cluster.Visitor", Flag, "false"),
     key("Network.TcpPort", Port, "5000"),

@@ -60,6 +60,7 @@ pub(super) fn mean(board: Board, layers: &[Layer], base: &Path, file: Option<Pat
             peers: values.list("Cluster.Peers")?,
             lag_threshold_ms,
             critical_lag_threshold_ms: values.whole(critical)?,
+            health_check_interval_ms: values.whole("Cluster.HealthCheckIntervalMs")?,
             visitor: values.flag("Cluster.Visitor")?,
         },
         network: NetworkConfig {

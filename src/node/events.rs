@@ -120,13 +120,7 @@ impl Shell {
 
     pub(super) fn stranger_refused(&self, address: SocketAddr, error: &LinkError) {
         self.links.refused.set(self.links.refused.get() + 1);
-        let news = {
-            let mut tracker = self.tracker.borrow_mut();
-            let host = address.ip().to_string();
-            let known = tracker.failures().any(|(known, _)| *known == host);
-            tracker.failed(host, error.to_string());
-            !known
-        };
+        let news = self.tracker.borrow_mut().failed(self.now().mono, &address.ip().to_string(), &error.to_string());
         if news {
             warn!("link refused address={} reason=\"{}\"", address, error.to_string());
         } else {
@@ -139,8 +133,10 @@ impl Shell {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         };
-        self.note(&reason, Some(&peer), "NETWORK_ERROR");
-        self.tracker.borrow_mut().failed(peer, reason);
+        // A peer that is away is dialled for ever: the error is kept once, and what else went wrong stays in sight.
+        if self.tracker.borrow_mut().failed(self.now().mono, &peer, &reason) {
+            self.note(&reason, Some(&peer), "NETWORK_ERROR");
+        }
     }
 
     pub(super) fn link_failed(&self, link: LinkId, address: SocketAddr, error: &LinkError) {
@@ -155,8 +151,7 @@ impl Shell {
     }
 
     fn note(&self, message: &str, peer: Option<&str>, code: &str) {
-        let now = crate::clock::wall_ms();
-        self.tracker.borrow_mut().record_error(now, message, peer, code);
+        self.tracker.borrow_mut().record_error(message, peer, code);
     }
 
     /// Why a device was refused, and what to do.

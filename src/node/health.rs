@@ -2,13 +2,17 @@
 
 use super::shell::Shell;
 use crate::clock;
+use crate::log::warn;
 use crate::proto::Refusal;
 use crate::report::{HealthEntry, HealthReport, HealthStatus, PeerConfirmation, QueueStatus, Readiness, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
+use smol::Timer;
 use std::collections::BTreeMap;
 use std::format;
 use std::future::Future;
+use std::rc::Rc;
 use std::string::{String, ToString};
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Bytes above `MinFreeMb` from which on a store that has refused a document for want of space is thought to take them again.
@@ -32,6 +36,16 @@ impl Shell {
         let entries: BTreeMap<String, HealthEntry> =
             entries.into_iter().map(|(name, entry)| (name.to_string(), entry)).collect();
         HealthReport::new(entries, milliseconds_since(began))
+    }
+
+    /// Looks at its health every few minutes and warns where it is not well: somebody may read the log who asks nothing.
+    pub(super) async fn watch_health(self: Rc<Self>) {
+        loop {
+            Timer::after(Duration::from_millis(self.config.cluster.health_check_interval_ms)).await;
+            if let Some(warning) = warning(&self.health().await) {
+                warn!("{}", warning);
+            }
+        }
     }
 
     /// The entry `cbddc`: members and their confirmations.
@@ -136,6 +150,27 @@ impl Shell {
         reasons.extend(self.store_health.refusal());
         Readiness::new(reasons)
     }
+}
+
+/// One line about everything that is not well, with the peers that lag or have not confirmed yet.
+fn warning(report: &HealthReport) -> Option<String> {
+    if report.status == HealthStatus::Healthy {
+        return None;
+    }
+    let peers = report.entries.get("cbddc").and_then(|entry| entry.data.as_ref());
+    let names = |field: &str| -> String {
+        let list = peers.and_then(|data| data.get(field)).and_then(Value::as_array);
+        list.map_or_else(String::new, |list| list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","))
+    };
+    let unwell = report.entries.iter().filter(|(_, entry)| entry.status > HealthStatus::Healthy);
+    let said = unwell.map(|(name, entry)| format!("{name}: {}", entry.description.as_deref().unwrap_or_default()));
+    Some(format!(
+        "health check status={} lagging=\"{}\" unconfirmed=\"{}\", {}",
+        report.status,
+        names("laggingPeers"),
+        names("peersWithNoConfirmation"),
+        said.collect::<Vec<_>>().join("; ")
+    ))
 }
 
 fn queue_entry(queue: &QueueStatus) -> HealthEntry {

@@ -2,7 +2,7 @@
 
 use super::events::OTHER_KEY;
 use super::shell::Shell;
-use crate::proto::{PeerView, Standing};
+use crate::proto::{LinkState, PeerView, Standing, Target};
 use crate::report::{
     CacheStatus, ClockStatus, HeardAddress, LinksStatus, PeerReport, PeersReport, QueueStatus, Status, StoreStatus,
     Timestamp,
@@ -30,7 +30,7 @@ impl Shell {
         let engine = self.engine.borrow();
         let reading = engine.reading(now);
         let cache = self.reads.statistics();
-        let linked = engine.peers(now).iter().filter(|peer| peer.linked).count() as u64;
+        let linked = engine.peers(now).iter().filter(|peer| peer.link == LinkState::Open).count() as u64;
         Status {
             node_id: self.node_id().to_string(),
             replica_id: engine.knowledge().replica.to_string(),
@@ -72,15 +72,33 @@ impl Shell {
     pub(crate) fn peers_report(&self) -> PeersReport {
         let now = self.now();
         let engine = self.engine.borrow();
+        let tracker = self.tracker.borrow();
+        let failures: Vec<(&str, &str)> = tracker.failures(now.mono).collect();
+        let refusing = engine.refused_by(now);
+        let why_not = |peer: &PeerView| {
+            if let Some(refusal) = refusing.iter().find(|refusal| refusal.device == peer.device) {
+                return Some(self.said_of_refusing(refusal));
+            }
+            let configured = match peer.target {
+                Some(Target::Fixed(_)) => peer.target.map(|target| self.target(target, &[])),
+                _ => None,
+            };
+            let address = peer.address.map(|address| address.to_string());
+            let its = |known: &str| Some(known) == configured.as_deref() || Some(known) == address.as_deref();
+            failures.iter().find(|(known, _)| its(known)).map(|(_, reason)| (*reason).to_string())
+        };
         let stands = |peer: &PeerView| !matches!(peer.standing, Some(Standing::Replaced | Standing::Revoked));
         let mut peers: Vec<PeerReport> = (engine.peers(now).into_iter())
             .filter(stands)
             .map(|peer| {
-                let state = match (peer.linked, peer.tracked) {
-                    (true, _) => "open",
-                    (false, true) => "closed",
-                    (false, false) => "untracked",
+                let state = match peer.link {
+                    LinkState::Open => "open",
+                    _ if !peer.tracked => "untracked",
+                    LinkState::Connecting => "connecting",
+                    LinkState::Backoff => "backoff",
+                    LinkState::Closed => "closed",
                 };
+                let last_error = (peer.link != LinkState::Open).then(|| why_not(&peer)).flatten();
                 PeerReport {
                     node_id: peer.node_id.to_string(),
                     state: state.to_string(),
@@ -91,7 +109,7 @@ impl Shell {
                     last_confirmation: peer.last_confirmation.map(Timestamp),
                     clock_offset_ms: peer.clock_offset_ms,
                     round_trip_ms: peer.round_trip_ms,
-                    last_error: None,
+                    last_error,
                 }
             })
             .collect();
@@ -105,12 +123,12 @@ impl Shell {
             };
             HeardAddress { address: address.to_string(), reason }
         });
-        let tracker = self.tracker.borrow();
-        let failures = tracker
-            .failures()
-            .map(|(address, reason)| HeardAddress { address: address.clone(), reason: reason.clone() });
-        let unlinked = engine.heard().into_iter().filter(|(_, _, linked)| !linked).map(|(address, _, _)| {
-            HeardAddress { address: address.to_string(), reason: "a member, not linked yet".to_string() }
+        let failures = failures
+            .iter()
+            .map(|(address, reason)| HeardAddress { address: (*address).to_string(), reason: (*reason).to_string() });
+        let unlinked = engine.heard().into_iter().filter(|(_, _, linked)| !linked).filter_map(|(addresses, _, _)| {
+            let address = addresses.first()?.to_string();
+            Some(HeardAddress { address, reason: "a member, not linked yet".to_string() })
         });
         let refused = (engine.refused(now).into_iter()).map(|refusal| HeardAddress {
             address: refusal.address.to_string(),

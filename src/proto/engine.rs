@@ -162,7 +162,7 @@ impl Engine {
                 self.discovery.renew(now);
                 self.dialler.forgive();
             }
-            Input::Stop => self.stop(),
+            Input::Stop => self.stop(now),
         }
         if self.knowledge.replica != self.said_as {
             // A bootstrap or a fork whose outcome storage did not know has happened after all.
@@ -395,8 +395,9 @@ impl Engine {
         refused.into_iter().for_each(|link| self.bye(now, link, Bye::NotAMember));
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, now: Now) {
         self.stopping = true;
+        self.note_confirmed(now);
         let links: Vec<LinkId> = self.sessions.keys().copied().collect();
         for link in links {
             self.send(link, Message::Bye(Bye::Stopping));
@@ -447,17 +448,22 @@ impl Engine {
             self.store(now, Pending::Maintain, Request::Maintain(retention));
         }
         if now.mono >= self.note_confirmed_at {
-            self.note_confirmed_at = now.mono + CONFIRMED_NOTED_MS;
-            let dirty = self.members.by_device.iter_mut().filter(|(_, member)| member.dirty);
-            let vectors: Vec<_> = dirty
-                .map(|(device, member)| {
-                    member.dirty = false;
-                    (*device, member.state.replica, member.state.confirmed.clone())
-                })
-                .collect();
-            if !vectors.is_empty() {
-                self.store(now, Pending::Noted, Request::Confirmed { vectors });
-            }
+            self.note_confirmed(now);
+        }
+    }
+
+    /// Writes down what members are known to have on disk, where that has changed.
+    fn note_confirmed(&mut self, now: Now) {
+        self.note_confirmed_at = now.mono + CONFIRMED_NOTED_MS;
+        let dirty = self.members.by_device.iter_mut().filter(|(_, member)| member.dirty);
+        let vectors: Vec<_> = dirty
+            .map(|(device, member)| {
+                member.dirty = false;
+                (*device, member.state.replica, member.state.confirmed.clone())
+            })
+            .collect();
+        if !vectors.is_empty() {
+            self.store(now, Pending::Noted, Request::Confirmed { vectors });
         }
     }
 }

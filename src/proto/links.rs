@@ -13,6 +13,20 @@ pub(super) const PATIENCE_MS: Millis = 3_000;
 /// Targets that are remembered; heard ones are at most as many as discovery remembers.
 const TARGETS_MAX: usize = crate::limits::HEARD_MAX + 64;
 
+/// What the link to a member is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum LinkState {
+    /// In session.
+    Open,
+    /// Being dialled.
+    Connecting,
+    /// Dialled in vain, and again after a while.
+    Backoff,
+    /// It is not heard, and no address to dial is known.
+    Closed,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Backoff {
     failures: u32,
@@ -29,6 +43,14 @@ pub(super) struct Dialler {
 impl Dialler {
     pub(super) fn may_dial(&self, now: Now, target: Target) -> bool {
         self.targets.get(&target).is_none_or(|state| !state.dialling && state.not_before <= now.mono)
+    }
+    /// Whether it is being dialled, or rests after a failure.
+    pub(super) fn state(&self, now: Now, target: Target) -> LinkState {
+        match self.targets.get(&target) {
+            Some(state) if state.dialling => LinkState::Connecting,
+            Some(state) if state.failures > 0 || state.not_before > now.mono => LinkState::Backoff,
+            _ => LinkState::Closed,
+        }
     }
     pub(super) fn dialling(&self) -> usize {
         self.targets.values().filter(|state| state.dialling).count()

@@ -1,6 +1,6 @@
 //! Who belongs to the cluster, what each is known to have on disk, and since when it lacks something.
 
-use super::io::Now;
+use super::io::{Now, Target};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, VersionVector};
 use crate::limits::MEMBERS_MAX;
 use crate::replica::{MemberState, Members as Remembered, meet};
@@ -10,6 +10,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// The collection of the records about members.
@@ -79,6 +80,9 @@ pub(super) struct Member {
     /// `confirmed` is newer than on disk.
     pub(super) dirty: bool,
     pub(super) clock_offset_ms: Option<i64>,
+    /// Where it was last reached, and as which target of a dial.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) target: Option<Target>,
     /// The process that was last met. One process has one history, whatever order its Hellos come in on two links.
     pub(super) instance: Option<u64>,
 }
@@ -92,9 +96,7 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(remembered: Remembered) -> Members {
-        let member = |(device, state)| {
-            (device, Member { state, standing: None, changed: 0, dirty: false, clock_offset_ms: None, instance: None })
-        };
+        let member = |(device, state)| (device, Member::new(state, 0));
         Members { by_device: remembered.into_iter().map(member).collect(), checkpoints: VecDeque::new(), changes: 0 }
     }
     pub(super) fn tracked(&self) -> impl Iterator<Item = (&DeviceId, &Member)> {
@@ -124,14 +126,13 @@ impl Members {
                 member.changed = changed;
                 if known.replica == member.state.replica {
                     member.state.confirmed.join(&known.confirmed);
+                    member.state.confirmed_at = member.state.confirmed_at.max(known.confirmed_at);
                     // The cursor is what the disk says: a new life of this node starts over.
                     member.state.heard = member.state.heard.max(known.heard);
                 }
             }
             None => {
-                let member =
-                    Member { state, standing: None, changed, dirty: false, clock_offset_ms: None, instance: None };
-                self.by_device.insert(device, member);
+                self.by_device.insert(device, Member::new(state, changed));
             }
         }
     }
@@ -221,6 +222,10 @@ impl Members {
 }
 
 impl Member {
+    fn new(state: MemberState, changed: u64) -> Member {
+        let (standing, clock_offset_ms, address, target, instance) = (None, None, None, None, None);
+        Member { state, standing, changed, dirty: false, clock_offset_ms, address, target, instance }
+    }
     pub(super) fn is_tracked(&self) -> bool {
         self.state.tracked
             && !matches!(self.standing, Some(Standing::Untracked | Standing::Replaced | Standing::Revoked))

@@ -1,7 +1,7 @@
 //! Whose rows are taken, how, and in which order: who is a newcomer, whose turn it is to be caught up with.
 
 use super::engine::Engine;
-use super::io::{Event, LinkId, Now};
+use super::io::{Event, LinkId, Now, Target};
 use super::session::{Incoming, Session};
 use crate::id::{DeviceId, LocalSeq};
 use crate::mutants::{Mutant, planted};
@@ -22,6 +22,10 @@ impl Engine {
             return;
         }
         member.instance = Some(peer.hello.instance);
+        member.target = session.dialled.or(Some(Target::Heard(peer.hello.instance)));
+        let heard = self.discovery.heard.get(&peer.hello.instance).and_then(|heard| heard.addresses().first().copied());
+        // The other end of a link that was accepted is no address that can be dialled; a beacon says one.
+        member.address = heard.or(session.dialled.map(|_| session.address));
         peer.met = true;
         peer.cursor = cursor;
         self.evaluate(now, link);

@@ -1,7 +1,8 @@
 //! The engine as others see it: members, addresses, what is under way. Changes nothing.
 
 use super::engine::{Engine, Pending};
-use super::io::{Counters, LinkId, Now};
+use super::io::{Counters, LinkId, Now, Target};
+use super::links::LinkState;
 use super::members::Standing;
 use super::refusals::Refusal;
 use super::session::{Incoming, Session};
@@ -21,10 +22,12 @@ pub struct PeerView {
     pub device: DeviceId,
     /// Its replica.
     pub replica: ReplicaId,
-    /// Whether a link is in session.
-    pub linked: bool,
-    /// Its address, where it is linked.
+    /// What the link to it is doing.
+    pub link: LinkState,
+    /// Its address: of its link, else where it is heard or was last reached.
     pub address: Option<SocketAddr>,
+    /// How it is dialled, where that is known.
+    pub target: Option<Target>,
     /// Whether it counts for health and holds tombstones back.
     pub tracked: bool,
     /// What the site has decided about it.
@@ -70,14 +73,23 @@ impl Engine {
     pub fn peers(&self, now: Now) -> Vec<PeerView> {
         let view = |(device, member): (&DeviceId, &super::members::Member)| {
             let session = self.sessions.values().find(|session| session.device == *device && session.peer.is_some());
+            let heard = self.discovery.heard.iter().find(|(_, heard)| heard.replica == member.state.replica);
+            let heard_at = heard.and_then(|(_, heard)| heard.addresses().first().copied());
+            let target = heard.map(|(instance, _)| Target::Heard(*instance)).or(member.target);
+            let link = match (session, target) {
+                (Some(_), _) => LinkState::Open,
+                (None, Some(target)) => self.dialler.state(now, target),
+                (None, None) => LinkState::Closed,
+            };
             let confirmed = &member.state.confirmed;
             let missing = |dot: crate::id::Dot| dot.seq - confirmed.of(dot.origin).min(dot.seq);
             PeerView {
                 node_id: member.state.node_id.clone(),
                 device: *device,
                 replica: member.state.replica,
-                linked: session.is_some(),
-                address: session.map(|session| session.address),
+                link,
+                address: session.map(|session| session.address).or(heard_at).or(member.address),
+                target,
                 tracked: member.is_tracked(),
                 standing: member.standing,
                 has_confirmed: member.state.has_confirmed,
@@ -92,12 +104,11 @@ impl Engine {
         self.members.by_device.iter().map(view).collect()
     }
 
-    /// Addresses of members that are heard, and whether each is linked.
-    pub fn heard(&self) -> Vec<(SocketAddr, ReplicaId, bool)> {
+    /// Members that are heard: their addresses, the latest first, and whether each is linked.
+    pub fn heard(&self) -> Vec<(Vec<SocketAddr>, ReplicaId, bool)> {
         let linked = |instance: u64| self.sessions.values().any(|session| session.instance() == Some(instance));
         let all = self.discovery.heard.iter();
-        all.filter_map(|(instance, heard)| Some((*heard.addresses().first()?, heard.replica, linked(*instance))))
-            .collect()
+        all.map(|(instance, heard)| (heard.addresses(), heard.replica, linked(*instance))).collect()
     }
 
     /// Addresses that were heard and are not of this cluster, why, and how often.

@@ -37,6 +37,7 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
         on(&lan.hosts[at], name)
             .set("Cluster__PeerConfirmationLagThresholdMs", "1500")
             .set("Cluster__PeerConfirmationCriticalLagThresholdMs", "5000")
+            .set("Cluster__HealthCheckIntervalMs", "1000")
             .started()
     };
     let (left, right, cut) = (node(0, "left"), node(1, "right"), node(2, "cut-off"));
@@ -56,6 +57,11 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
     assert!((1_501..=5_000).contains(&data["maxLagMs"].as_u64().unwrap()), "{degraded}");
     assert_eq!(left.ask("GET", "/health", &[], b"").status, 200);
     assert_eq!(left.cli(&["health"]).status.code(), Some(1));
+    wait("the node's own health check warns", || {
+        let warned =
+            |line: &str| line.contains("WARN") && line.contains("health check") && line.contains("lagging=\"cut-off\"");
+        left.log().lines().any(warned).then_some(())
+    });
     let unhealthy = turns("Unhealthy");
     assert_eq!(unhealthy["entries"]["cbddc"]["data"]["laggingPeers"], serde_json::json!(["cut-off"]));
     assert_eq!(left.ask("GET", "/health", &[], b"").status, 503);
@@ -241,4 +247,50 @@ fn a_key_file_that_is_no_key_changes_nothing_and_is_said() {
     left.put("c", "k", "1").expect(201);
     wait("the link is as it was", || right.value("c", "k"));
     assert!(!left.log().contains(key));
+}
+
+#[test]
+fn a_peer_that_is_not_linked_says_where_it_was_and_why_not() {
+    let mut left = Node::new("away-a").started();
+    left.keep_port();
+    let right = Node::new("away-b").peers(&[&left]).started();
+    right.wait_linked(&left);
+    let address = left.links().to_string();
+    assert_eq!(right.peer("away-a").unwrap()["address"], *address);
+    assert!(right.peer("away-a").unwrap().get("lastError").is_none());
+    left.kill();
+    let peer = wait("it is said why not", || {
+        right.peer("away-a").filter(|peer| peer["lastError"].as_str().is_some_and(|error| error.contains("refused")))
+    });
+    assert!(peer["state"] == "backoff" || peer["state"] == "connecting", "{peer}");
+    assert_eq!(peer["address"], *address);
+    let heard = right.page("/v1/peers")["heard"].clone();
+    let named = |one: &Value| one["address"] == *address && one["reason"].as_str().unwrap().contains("no node listens");
+    assert!(heard.as_array().unwrap().iter().any(named), "{heard}");
+    left.start();
+    right.wait_linked(&left);
+    assert!(right.peer("away-a").unwrap().get("lastError").is_none());
+    assert_eq!(right.page("/v1/peers")["heard"], serde_json::json!([]));
+}
+
+#[test]
+fn after_a_restart_confirmations_are_known_and_lag_counts_from_the_start() {
+    let mut left = Node::new("again-a").set("Cluster__PeerConfirmationLagThresholdMs", "1000").started();
+    left.keep_port();
+    let mut right = Node::new("again-b").peers(&[&left]).started();
+    left.put("c", "k1", "1").expect(201);
+    wait_healthy(&left, 1);
+    right.stop_cleanly();
+    left.put("c", "k2", "2").expect(201);
+    wait("it lags", || (entry(&left, "cbddc")["status"] == "Degraded").then_some(()));
+    left.stop_cleanly();
+    left.start();
+    let data = entry(&left, "cbddc")["data"].clone();
+    assert_eq!(data["peersWithNoConfirmation"], serde_json::json!([]), "{data}");
+    assert!(data["lastSuccessfulConfirmationUpdateByPeer"]["again-b"].is_string(), "{data}");
+    // What it has not confirmed is known; for how long it has been waiting is not.
+    assert_eq!(left.peer("again-b").unwrap()["unconfirmedChanges"], 1);
+    wait("it lags again", || (entry(&left, "cbddc")["status"] == "Degraded").then_some(()));
+    right.start();
+    wait_healthy(&left, 1);
 }

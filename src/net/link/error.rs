@@ -133,12 +133,22 @@ impl fmt::Display for LinkError {
                 write!(f, "{peer} does not resolve; check the name in CBDDC.Cluster.Peers and the DNS server")
             }
             LinkError::NoAddress => f.write_str("no address to dial is known"),
+            LinkError::Unreachable { address, source } if source.kind() == io::ErrorKind::ConnectionRefused => write!(
+                f,
+                "TCP port {} is refused at {}: no node listens there, or a firewall rejects it",
+                address.port(),
+                address.ip()
+            ),
             LinkError::Unreachable { address, .. } => write!(f, "{address} cannot be reached"),
+            LinkError::Timeout { phase: Phase::Connect, limit } => write!(
+                f,
+                "the TCP port is filtered: no answer within {} ms; a firewall drops it, or the machine is off",
+                limit.as_millis()
+            ),
             LinkError::Timeout { phase, limit } => {
                 let what = match phase {
                     Phase::Resolve => "the name was not resolved",
-                    Phase::Connect => "the connection was not accepted",
-                    Phase::Handshake => "the handshake did not end",
+                    Phase::Connect | Phase::Handshake => "the handshake did not end",
                 };
                 write!(f, "{what} within {} ms", limit.as_millis())
             }

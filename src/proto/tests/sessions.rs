@@ -201,7 +201,7 @@ fn a_quiet_link_is_pinged_and_then_given_up() {
     assert!(byes(&desk.wait(14_000)).is_empty());
     let outputs = desk.wait(1_000);
     assert_eq!(byes(&outputs), [(1, Bye::Silent)]);
-    assert!(is_closed(&outputs, 1) && !desk.engine.peers(desk.now)[0].linked);
+    assert!(is_closed(&outputs, 1) && desk.engine.peers(desk.now)[0].link != crate::proto::LinkState::Open);
 }
 
 #[test]
