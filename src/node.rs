@@ -8,6 +8,7 @@
 
 mod documents;
 mod events;
+mod feed;
 mod health;
 mod links;
 mod reports;
@@ -18,7 +19,9 @@ mod store_health;
 mod tracker;
 
 use crate::config::Config;
-use crate::document::{CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json};
+use crate::document::{
+    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json,
+};
 use crate::error::Error;
 use crate::id::NodeId;
 use crate::report::{HealthReport, PeersReport, Readiness, Status};
@@ -96,6 +99,31 @@ impl Node {
     pub async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
         self.shell.write(ops).await
+    }
+    /// The next changes of documents on this node, by whomever they were made. At least once, current values only.
+    ///
+    /// Waits for a first change as long as the query says, less where the node stops.
+    ///
+    /// ```no_run
+    /// # async fn follow(node: cbddc::Node) -> Result<(), cbddc::Error> {
+    /// use cbddc::document::{ChangesQuery, Since};
+    /// let mut query = ChangesQuery { wait: std::time::Duration::from_secs(30), ..ChangesQuery::default() };
+    /// loop {
+    ///     let changes = node.changes(&query).await?;
+    ///     for change in &changes.changes {
+    ///         println!("{} {}", change.key, if change.value.is_some() { "is there" } else { "is gone" });
+    ///     }
+    ///     // Kept where it survives this program, it lets the next one go on from here.
+    ///     query.since = Since::Token(changes.next);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TokenExpired`] where something would be missed: begin again with [`Since::Start`](crate::document::Since).
+    /// [`Error::Request`] for what is no token; the store's.
+    pub async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        self.shell.changes(query).await
     }
     /// The sync tracker and the figures of the parts.
     pub async fn status(&self) -> Status {

@@ -1,7 +1,7 @@
 //! The node as the HTTP API sees it.
 
 use super::shell::Shell;
-use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::net::http;
 use crate::report::{HealthReport, PeersReport, Readiness, Status};
@@ -27,6 +27,9 @@ impl http::Service for Service {
     }
     async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
         self.0.collections().await
+    }
+    async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        self.0.changes(query).await
     }
     async fn status(&self) -> Status {
         self.0.status().await

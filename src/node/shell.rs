@@ -1,6 +1,7 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
 use super::documents::{Reads, Waiting};
+use super::feed::Readers;
 use super::links::LinkTable;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
@@ -60,6 +61,7 @@ pub(crate) struct Shell {
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
+    pub(super) readers: Readers,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -112,6 +114,7 @@ impl Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
             reads,
+            readers: Readers::default(),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -227,7 +230,10 @@ impl Shell {
                 });
             }
             Output::Answer { client, result } => self.answer(client, result),
-            Output::Changed { keys } => self.reads.changed(&keys),
+            Output::Changed { keys } => {
+                self.reads.changed(&keys);
+                self.readers.wake();
+            }
             Output::Event(event) => self.happened(event),
         }
     }

@@ -21,6 +21,7 @@ mod cli;
 mod crash;
 mod disk;
 mod durability;
+mod feed;
 mod pair;
 mod site;
 mod start;

@@ -3,17 +3,20 @@
 use super::answer::{Answer, empty_response, json_response};
 use super::body::BodyReader;
 use super::budget::{Budget, Share};
+use super::changes::{self, Feeds};
 use super::route::{self, Route};
 use super::serve::count;
 use super::{HttpOptions, Service, bulk, documents, guard, problem};
 use crate::error::{Error, RequestKind};
 use crate::report::HealthStatus;
+use async_channel::Receiver;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use smol::Timer;
+use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::string::ToString;
@@ -24,6 +27,9 @@ pub(super) struct Shared<S> {
     pub service: Rc<S>,
     pub options: HttpOptions,
     pub budget: Rc<Budget>,
+    pub feeds: Rc<Feeds>,
+    /// Closed when the requests under way are to end.
+    pub stopped: Receiver<Infallible>,
 }
 
 impl<S> Shared<S> {
@@ -51,7 +57,7 @@ impl<S> Shared<S> {
 }
 
 /// Answers one request.
-pub(super) async fn handle<S: Service>(shared: &Shared<S>, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn handle<S: Service>(shared: &Rc<Shared<S>>, request: Request<Incoming>) -> Response<Answer> {
     let counters = &shared.options.counters;
     let site = guard::check_site(&request, &shared.options);
     let known = guard::is_known(&request, &shared.options);
@@ -73,7 +79,7 @@ pub(super) async fn handle<S: Service>(shared: &Shared<S>, request: Request<Inco
 }
 
 async fn dispatch<S: Service>(
-    shared: &Shared<S>,
+    shared: &Rc<Shared<S>>,
     head: &Parts,
     body: &mut BodyReader,
     known: bool,
@@ -107,6 +113,7 @@ async fn dispatch<S: Service>(
             route::no_query(query)?;
             documents::collections(shared).await
         }
+        Route::Changes => changes::get(shared, head).await,
         Route::Status => {
             route::no_query(query)?;
             let status = shared.timed("read the status", async { Ok(shared.service.status().await) }).await?;

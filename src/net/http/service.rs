@@ -1,6 +1,6 @@
 //! What the server asks of a node.
 
-use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::report::{HealthReport, PeersReport, Readiness, Status};
 use std::string::String;
@@ -22,6 +22,8 @@ pub(crate) trait Service: 'static {
     async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error>;
     /// The collections, by name.
     async fn collections(&self) -> Result<Vec<CollectionSummary>, Error>;
+    /// The next changes; waits for a first one as long as the query says, less where the node stops.
+    async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error>;
     /// The sync tracker.
     async fn status(&self) -> Status;
     /// Members and strangers.
