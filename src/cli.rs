@@ -12,6 +12,7 @@ mod documents;
 mod export;
 mod import;
 mod key;
+mod members;
 mod rows;
 mod run;
 mod tables;

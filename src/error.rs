@@ -107,6 +107,8 @@ pub enum RequestKind {
     Unauthorized,
     /// No such path.
     NoSuchRoute,
+    /// No peer of that name, or none that waits to take it.
+    NoSuchPeer,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// Not a type that the route takes.
@@ -147,6 +149,7 @@ impl Error {
                 RequestKind::BadRequest => "BadRequest",
                 RequestKind::Unauthorized => "Unauthorized",
                 RequestKind::NoSuchRoute => "NoSuchRoute",
+                RequestKind::NoSuchPeer => "NoSuchPeer",
                 RequestKind::MethodNotAllowed => "MethodNotAllowed",
                 RequestKind::UnsupportedMediaType => "UnsupportedMediaType",
                 RequestKind::TooManyRequests => "TooManyRequests",

@@ -63,6 +63,9 @@ pub const LINKS_MAX: usize = 8;
 pub const HANDSHAKES_MAX: usize = 8;
 /// Addresses that discovery remembers, members and strangers together.
 pub const HEARD_MAX: usize = 512;
+/// Devices that were refused lately and are remembered for a person to decide on: more at once is no mistake but an attack
+/// by somebody who has the key.
+pub const REFUSALS_MAX: usize = 32;
 /// Cluster keys tried against a first message or a beacon while one is being rotated.
 pub const CLUSTER_KEYS_MAX: usize = 3;
 /// Datagram bytes: one beacon, never fragmented.

@@ -11,6 +11,7 @@ mod events;
 mod feed;
 mod health;
 mod links;
+mod members;
 mod reports;
 mod service;
 mod shell;
@@ -24,7 +25,7 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,6 +133,21 @@ impl Node {
     /// Members, and addresses that were heard without becoming a link.
     pub async fn peers(&self) -> PeersReport {
         self.shell.peers_report()
+    }
+    /// Retires a member, on the whole site: it holds no tombstones back and counts no more for health. One that comes
+    /// back is a member again.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where no peer has that name; the store's.
+    pub async fn untrack(&self, node_id: &str) -> Result<(), Error> {
+        self.shell.untrack(node_id).await
+    }
+    /// Admits the device that was refused under a known name, on the whole site; the one that had it is refused.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where no peer has that name, or no device was refused under it lately; the store's.
+    pub async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
+        self.shell.replace(node_id).await
     }
     /// How well everything is.
     pub async fn health(&self) -> HealthReport {

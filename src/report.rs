@@ -12,6 +12,6 @@ mod timestamp;
 
 pub use check::{HealthCheck, PeerConfirmation};
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
-pub use peers::{HeardAddress, PeerReport, PeersReport};
+pub use peers::{HeardAddress, PeerReport, PeersReport, Replacement};
 pub use status::{CacheStatus, ClockStatus, LinksStatus, QueueStatus, RecentError, Status, StoreStatus};
 pub use timestamp::Timestamp;

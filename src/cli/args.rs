@@ -67,10 +67,28 @@ pub(super) enum ClientCommand {
     Export(Export),
     /// Print the sync tracker
     Status,
-    /// Print peers, and addresses heard but not linked
-    Peers,
+    /// Print peers, and addresses heard but not linked; or decide about one
+    Peers {
+        #[command(subcommand)]
+        decision: Option<PeersCommand>,
+    },
     /// Print the health report; exit 0 Healthy, 1 Degraded, 2 Unhealthy, 3 no answer
     Health,
+}
+
+/// What can be decided about a peer, for the whole site.
+#[derive(Debug, Subcommand)]
+pub(super) enum PeersCommand {
+    /// Retire a member that is gone for good
+    Untrack {
+        /// Its name
+        node: String,
+    },
+    /// Admit the new device that was refused under a known name, in place of the one that had it
+    Replace {
+        /// The name
+        node: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +214,8 @@ mod tests {
             "export c",
             "status",
             "peers",
+            "peers untrack gateway-07",
+            "peers replace gateway-07",
             "health --api 127.0.0.1:1 --token-file t",
             "key new",
             "key show",

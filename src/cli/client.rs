@@ -1,9 +1,9 @@
 //! Commands that talk to a running node over its HTTP API.
 
 use super::api::Api;
-use super::args::{ClientCommand, Options};
+use super::args::{ClientCommand, Options, PeersCommand};
 use super::target::Target;
-use super::{changes, documents, export, import, tables};
+use super::{changes, documents, export, import, members, tables};
 use crate::Error;
 use smol::LocalExecutor;
 use std::rc::Rc;
@@ -29,7 +29,13 @@ async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, E
         ClientCommand::Import(wanted) => import::run(api, &wanted, json).await,
         ClientCommand::Export(wanted) => export::run(api, &wanted).await,
         ClientCommand::Status => tables::status(api, json).await,
-        ClientCommand::Peers => tables::peers(api, json).await,
+        ClientCommand::Peers { decision: None } => tables::peers(api, json).await,
+        ClientCommand::Peers { decision: Some(PeersCommand::Untrack { node }) } => {
+            members::untrack(api, &node, json).await
+        }
+        ClientCommand::Peers { decision: Some(PeersCommand::Replace { node }) } => {
+            members::replace(api, &node, json).await
+        }
         ClientCommand::Health => tables::health(api, json).await,
     }
 }

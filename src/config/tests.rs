@@ -146,7 +146,13 @@ fn wrong_values_of_a_file_are_said_in_one_form() {
             r#"{"CBDDC":{"Sync":{"Quantum":1}}}"#,
             "CBDDC.Sync.Quantum: unknown key; known are EnableOfflineQueue, MaxQueueSize, TombstoneKeepDays",
         ),
-        (r#"{"CBDDC":{"Board":"toaster"}}"#, "CBDDC.Board: \"toaster\" is not a known board (generic), or null"),
+        (
+            r#"{"CBDDC":{"Board":"toaster"}}"#,
+            &std::format!(
+                "CBDDC.Board: \"toaster\" is not a known board ({}), or null",
+                crate::board::Board::names().collect::<Vec<_>>().join(", ")
+            ),
+        ),
         (
             r#"{"CBDDC":{"Collections":{"a":{"Ttl":1}}}}"#,
             "CBDDC.Collections.a.Ttl: unknown key; known are TtlSeconds, Scope",

@@ -39,7 +39,7 @@ struct Caller {
 }
 
 /// What of an operation is needed when its answer comes.
-struct Op {
+pub(super) struct Op {
     collection: String,
     key: String,
     /// For the cache: the document and its expiry.
@@ -140,11 +140,19 @@ impl Shell {
         writes: Vec<Write>,
         ops: Vec<Op>,
     ) -> Result<Vec<Result<crate::replica::Written, crate::replica::Refused>>, Error> {
+        match self.ask(Client::Write(writes), ops).await? {
+            Reply::Written(written) => Ok(written),
+            _ => Err(Error::persistence("the store answered something else", None::<Box<_>>)),
+        }
+    }
+
+    /// Gives the engine a caller's request and waits for what becomes of it.
+    pub(super) async fn ask(self: &Rc<Self>, request: Client, ops: Vec<Op>) -> Result<Reply, Error> {
         let client = self.waiting.next.get() + 1;
         self.waiting.next.set(client);
         let (answer, answered) = async_channel::bounded(1);
         self.waiting.callers.borrow_mut().insert(client, Caller { ops, answer });
-        self.feed(Input::Client { client, request: Client::Write(writes) });
+        self.feed(Input::Client { client, request });
         let timeout = async {
             Timer::after(WRITE_TIMEOUT).await;
             let after_ms = WRITE_TIMEOUT.as_millis() as u64;
@@ -154,10 +162,7 @@ impl Shell {
             let stopping = |_| Err(Error::Timeout { operation: "store, the node stops".to_string(), after_ms: 0 });
             answered.recv().await.unwrap_or_else(stopping)
         };
-        match smol::future::or(answered, timeout).await? {
-            Reply::Written(written) => Ok(written),
-            _ => Err(Error::persistence("the store answered something else", None::<Box<_>>)),
-        }
+        smol::future::or(answered, timeout).await
     }
 
     /// The engine answers a caller: the cache follows in the same step, then the caller is told.

@@ -4,8 +4,10 @@ use super::shell::Shell;
 use crate::config::default_node_id;
 use crate::log::{critical, debug, error, info, warn};
 use crate::net::{Fault, LinkError};
-use crate::proto::{Event, Input, LinkId, Target};
+use crate::proto::{Event, Input, LinkId, Refusal, Target};
 use crate::secure::DeviceKey;
+use crate::wire::Bye;
+use std::format;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::string::{String, ToString};
@@ -64,13 +66,21 @@ impl Shell {
                 warn!("the peer's disk was rolled back or cloned, it takes a new identity node={}", node_id.as_str());
             }
             Event::DeviceCloned => self.take_new_device_key(),
-            Event::NameTaken { node_id, device } => {
-                error!(
-                    "refused: the name belongs to another device, 'cbddc peers replace' admits it node={} device={}",
-                    node_id.as_str(),
-                    device.to_string()
+            Event::Refused(refusal) => {
+                let (said, name) = (self.said_of_refused(&refusal), name_of(&refusal));
+                warn!(
+                    "link refused node={} address={} device={}, {}",
+                    name,
+                    refusal.address,
+                    refusal.device.to_string(),
+                    said
                 );
-                self.note("the node name belongs to another device key", Some(node_id.as_str()), "SYNC_ERROR");
+                self.note(&said, Some(&name), "SYNC_ERROR");
+            }
+            Event::RefusedBy(refusal) => {
+                let (said, name) = (self.said_of_refusing(&refusal), name_of(&refusal));
+                warn!("this node is refused by={} address={}, {}", name, refusal.address, said);
+                self.note(&said, Some(&name), "SYNC_ERROR");
             }
             Event::ApplyFailed { node_id } => {
                 let cause = self.fault.borrow_mut().take().map_or_else(String::new, |fault| fault.to_string());
@@ -122,7 +132,7 @@ impl Shell {
 
     pub(super) fn dial_failed(&self, peer: String, error: &LinkError) {
         let reason = match std::error::Error::source(error) {
-            Some(cause) => std::format!("{error}: {cause}"),
+            Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         };
         self.note(&reason, Some(&peer), "NETWORK_ERROR");
@@ -145,6 +155,39 @@ impl Shell {
         self.tracker.borrow_mut().record_error(now, message, peer, code);
     }
 
+    /// Why a device was refused, and what to do.
+    pub(super) fn said_of_refused(&self, refusal: &Refusal) -> String {
+        let name = name_of(refusal);
+        match refusal.reason {
+            Bye::NameTaken if name == self.node_id().as_str() => {
+                format!("{name} is this node's own name: give the other device a name of its own")
+            }
+            Bye::NameTaken => format!(
+                "the name {name} belongs to another device key: if this is its new board, run 'cbddc peers replace {name}' \
+                 on any member; else give it a name of its own"
+            ),
+            Bye::NotAMember => format!("the device was revoked, or its name {name} was given to another"),
+            _ => refusal.reason.reason(),
+        }
+    }
+
+    /// Why a peer has refused this node, and what to do.
+    pub(super) fn said_of_refusing(&self, refusal: &Refusal) -> String {
+        let own = self.node_id();
+        match refusal.reason {
+            Bye::NameTaken => format!(
+                "the name {own} belongs to another device key: if this is its new board, run 'cbddc peers replace {own}' on \
+                 any other member; else give this node a name of its own"
+            ),
+            Bye::NotAMember => {
+                format!(
+                    "this device was revoked, or its name {own} was given to another: give it a new device key and name"
+                )
+            }
+            _ => refusal.reason.reason(),
+        }
+    }
+
     /// A target as people know it: what is configured, or the address that was heard.
     pub(super) fn target(&self, target: Target, addresses: &[SocketAddr]) -> String {
         match target {
@@ -152,4 +195,9 @@ impl Shell {
             Target::Heard(_) => addresses.first().map_or_else(String::new, ToString::to_string),
         }
     }
+}
+
+/// The name that a refused device goes by.
+fn name_of(refusal: &Refusal) -> String {
+    refusal.node_id.as_ref().map_or_else(|| refusal.address.to_string(), ToString::to_string)
 }

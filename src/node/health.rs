@@ -2,6 +2,7 @@
 
 use super::shell::Shell;
 use crate::clock;
+use crate::proto::Refusal;
 use crate::report::{HealthEntry, HealthReport, HealthStatus, PeerConfirmation, QueueStatus, Readiness, Timestamp};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ impl Shell {
         let persistence = if storage.status == HealthStatus::Unhealthy { Err(failing.as_str()) } else { Ok(()) };
         let entries = [
             ("cbddc", timed(async { self.peers_entry(persistence) }).await),
+            ("members", timed(async { self.members_entry() }).await),
             ("storage", storage),
             ("queue", timed(async { queue_entry(&self.queue_status()) }).await),
             ("clock", timed(async { self.clock_entry() }).await),
@@ -44,6 +46,23 @@ impl Shell {
             })
             .collect();
         self.health_check.get().check(&peers, persistence)
+    }
+
+    /// The entry `members`: who was refused, and whether this node is.
+    fn members_entry(&self) -> HealthEntry {
+        let (now, engine) = (self.now(), self.engine.borrow());
+        let (refused, refused_by) = (engine.refused(now), engine.refused_by(now));
+        let names = |refusals: &[Refusal]| -> Vec<String> {
+            let named = refusals.iter().filter_map(|refusal| refusal.node_id.as_ref());
+            named.map(ToString::to_string).collect()
+        };
+        let data = json!({ "refused": names(&refused), "refusedBy": names(&refused_by) });
+        let (status, text) = match (refused_by.first(), refused.first()) {
+            (Some(by), _) => (HealthStatus::Unhealthy, self.said_of_refusing(by)),
+            (None, Some(refusal)) => (HealthStatus::Degraded, self.said_of_refused(refusal)),
+            (None, None) => (HealthStatus::Healthy, "nobody is refused".to_string()),
+        };
+        HealthEntry::new(status, text, data)
     }
 
     async fn storage_entry(&self) -> HealthEntry {

@@ -1,6 +1,7 @@
 //! Status and peers, as callers see them.
 
 use super::shell::Shell;
+use crate::proto::{PeerView, Standing};
 use crate::report::{
     CacheStatus, ClockStatus, HeardAddress, LinksStatus, PeerReport, PeersReport, QueueStatus, Status, StoreStatus,
     Timestamp,
@@ -70,7 +71,9 @@ impl Shell {
     pub(crate) fn peers_report(&self) -> PeersReport {
         let now = self.now();
         let engine = self.engine.borrow();
+        let stands = |peer: &PeerView| !matches!(peer.standing, Some(Standing::Replaced | Standing::Revoked));
         let mut peers: Vec<PeerReport> = (engine.peers(now).into_iter())
+            .filter(stands)
             .map(|peer| {
                 let state = match (peer.linked, peer.tracked) {
                     (true, _) => "open",
@@ -108,6 +111,21 @@ impl Shell {
         let unlinked = engine.heard().into_iter().filter(|(_, _, linked)| !linked).map(|(address, _, _)| {
             HeardAddress { address: address.to_string(), reason: "a member, not linked yet".to_string() }
         });
-        PeersReport { peers, heard: strangers.chain(failures).chain(unlinked).collect() }
+        let refused = (engine.refused(now).into_iter()).map(|refusal| HeardAddress {
+            address: refusal.address.to_string(),
+            reason: self.said_of_refused(&refusal),
+        });
+        let refused_by = engine.refused_by(now).into_iter().map(|refusal| {
+            let reason = format!("this node is refused there: {}", self.said_of_refusing(&refusal));
+            HeardAddress { address: refusal.address.to_string(), reason }
+        });
+        // The best that is known of each address, once.
+        let mut heard: Vec<HeardAddress> = Vec::new();
+        for one in refused.chain(refused_by).chain(strangers).chain(failures).chain(unlinked) {
+            if heard.iter().all(|known| known.address != one.address) {
+                heard.push(one);
+            }
+        }
+        PeersReport { peers, heard }
     }
 }

@@ -4,7 +4,7 @@ use super::shell::Shell;
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -36,6 +36,12 @@ impl http::Service for Service {
     }
     async fn peers(&self) -> PeersReport {
         self.0.peers_report()
+    }
+    async fn untrack(&self, node_id: &str) -> Result<(), Error> {
+        self.0.untrack(node_id).await
+    }
+    async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
+        self.0.replace(node_id).await
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await

@@ -7,6 +7,7 @@ use super::discovery::{Discovery, Learnt};
 use super::io::{Client, Counters, Event, Input, LinkId, Now, Output, Settings, StoreFault, Ticket};
 use super::links::Dialler;
 use super::members::{MemberRecord, Members, Standing};
+use super::refusals::Refusals;
 use super::session::Session;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
@@ -64,6 +65,10 @@ pub struct Engine {
     pub(super) members: Members,
     pub(super) sessions: BTreeMap<LinkId, Session>,
     pub(super) dialler: Dialler,
+    /// Devices that this node has refused.
+    pub(super) refused: Refusals,
+    /// Devices that have refused this node.
+    pub(super) refused_by: Refusals,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
     pub(super) outputs: VecDeque<Output>,
@@ -98,6 +103,8 @@ impl Engine {
             members: Members::new(members),
             sessions: BTreeMap::new(),
             dialler: Dialler::default(),
+            refused: Refusals::default(),
+            refused_by: Refusals::default(),
             clock,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -368,7 +375,17 @@ impl Engine {
     }
 
     fn records(&mut self, rows: &[Row], now: Now) {
-        self.members.apply_records(rows);
+        let changed = self.members.apply_records(rows, &self.settings.device);
+        if !changed.is_empty() {
+            // Whoever was refused may be welcome now, and waits no longer for it.
+            self.dialler.forgive();
+        }
+        let standing = |session: &Session| self.members.by_device.get(&session.device).and_then(|m| m.standing);
+        // Retired with its link open: whoever is still there links anew, which makes it a member again.
+        let retired =
+            |session: &&Session| changed.contains(&session.device) && standing(session) == Some(Standing::Untracked);
+        let retired: Vec<LinkId> = self.sessions.values().filter(retired).map(|session| session.link).collect();
+        retired.into_iter().for_each(|link| self.bye(now, link, Bye::Untracked));
         let refused =
             |session: &&Session| self.members.by_device.get(&session.device).is_some_and(|member| member.is_refused());
         let refused: Vec<LinkId> = self.sessions.values().filter(refused).map(|session| session.link).collect();

@@ -2,8 +2,9 @@
 
 use super::engine::{Engine, Pending};
 use super::io::{Event, LinkId, Now, Output, Target};
-use super::links::BACKOFF_CAP_MS;
+use super::links::{BACKOFF_CAP_MS, REFUSED_REST_MS};
 use super::members::{MemberRecord, Standing};
+use super::refusals::Refusal;
 use super::session::Peer;
 use super::slots::ROTATED_REST_MS;
 use crate::id::DeviceId;
@@ -70,14 +71,13 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let device = session.device;
         if hello.version_min > PROTOCOL_VERSION || hello.version_max < PROTOCOL_VERSION_MIN {
-            return self.bye(now, link, Bye::Version);
+            return self.refuse(now, link, Some(&hello), Bye::Version);
         }
         if device == self.settings.device {
             return self.clone_met(now, link, &hello);
         }
         if self.members.holder_of(&hello.node_id, &device).is_some() || hello.node_id == self.settings.node_id {
-            self.event(Event::NameTaken { node_id: hello.node_id, device });
-            return self.bye(now, link, Bye::NameTaken);
+            return self.refuse(now, link, Some(&hello), Bye::NameTaken);
         }
         let seen = self.members.by_device.get(&device).map(|member| &member.state);
         let same_process = self.members.by_device.get(&device).is_some_and(|m| m.instance == Some(hello.instance));
@@ -109,6 +109,7 @@ impl Engine {
         let (announced, streamed) = (hello.vector.clone(), hello.vector.clone());
         session.peer = Some(Peer { announced, streamed, hello, met: false, cursor: 0, live_since: None });
         self.dialler.succeeded(target);
+        self.refused.settled(&device);
         self.store(now, Pending::Meet { link }, Request::Meet(meeting));
         if first {
             self.counters.sessions += 1;
@@ -198,9 +199,30 @@ impl Engine {
         self.bye(now, link, Bye::Myself);
     }
 
+    /// Ends a link whose peer may not be a member as it is, and remembers that for whoever can settle it.
+    pub(super) fn refuse(&mut self, now: Now, link: LinkId, hello: Option<&Hello>, reason: Bye) {
+        let refusal = self.refusal(link, hello, reason.clone());
+        if let Some(refusal) = refusal.filter(|refusal| self.refused.note(now, refusal.clone())) {
+            self.event(Event::Refused(refusal));
+        }
+        self.bye(now, link, reason);
+    }
+
+    fn refusal(&self, link: LinkId, hello: Option<&Hello>, reason: Bye) -> Option<Refusal> {
+        let session = self.sessions.get(&link)?;
+        let hello = hello.or(session.peer.as_ref().map(|peer| &peer.hello));
+        let known = self.members.by_device.get(&session.device).map(|member| &member.state.node_id);
+        let node_id = hello.map(|hello| &hello.node_id).or(known).cloned();
+        // The other end of a link that was accepted is no address that can be dialled; a beacon says one.
+        let heard = hello.and_then(|hello| self.discovery.heard.get(&hello.instance));
+        let address = heard.and_then(|heard| heard.addresses().first().copied()).unwrap_or(session.address);
+        Some(Refusal { node_id, device: session.device, address, reason, age_ms: 0 })
+    }
+
     pub(super) fn said_bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         let target =
             self.sessions.get(&link).and_then(|session| session.dialled.or(session.instance().map(Target::Heard)));
+        let refusal = self.refusal(link, None, reason.clone());
         let (mut by_another, mut said_seq) = (false, None);
         if let Some(session) = self.sessions.get_mut(&link) {
             session.goodbye = Some(reason.clone());
@@ -219,7 +241,11 @@ impl Engine {
                 self.event(Event::DeviceCloned);
             }
             Bye::NameTaken | Bye::NotAMember | Bye::Version => {
-                target.into_iter().for_each(|target| self.dialler.rest(now, target, BACKOFF_CAP_MS));
+                let rest = if reason == Bye::NameTaken { REFUSED_REST_MS } else { BACKOFF_CAP_MS };
+                target.into_iter().for_each(|target| self.dialler.rest(now, target, rest));
+                if let Some(refusal) = refusal.filter(|refusal| self.refused_by.note(now, refusal.clone())) {
+                    self.event(Event::RefusedBy(refusal));
+                }
             }
             Bye::Rotated => target.into_iter().for_each(|target| self.dialler.rest(now, target, ROTATED_REST_MS)),
             _ => {}

@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out.
 
+use super::refusals::Refusal;
 use crate::id::{DeviceId, NodeId, ReplicaId};
 use crate::replica::{Batch, Bootstrapped, Knowledge, Reply, Request, Stream, Write};
 use crate::row::RowKey;
@@ -293,13 +294,10 @@ pub enum Event {
     },
     /// Another device has this device's key: this one must take a new key.
     DeviceCloned,
-    /// A known name came with another device key.
-    NameTaken {
-        /// The name.
-        node_id: NodeId,
-        /// The key that came with it.
-        device: DeviceId,
-    },
+    /// A device was refused; said once for each reason, until it is let in.
+    Refused(Refusal),
+    /// A peer has refused this node; said once for each reason, until it lets this node in.
+    RefusedBy(Refusal),
     /// A batch could not be stored; the peer will send it again.
     ApplyFailed {
         /// From whom.

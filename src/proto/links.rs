@@ -6,6 +6,8 @@ use alloc::collections::BTreeMap;
 
 /// Longest time between two dials of one target.
 pub(super) const BACKOFF_CAP_MS: Millis = 60_000;
+/// A name that was taken is offered again after this: a person has to settle it first.
+pub(super) const REFUSED_REST_MS: Millis = 20_000;
 /// The node with the higher replica gives the other this long to dial first.
 pub(super) const PATIENCE_MS: Millis = 3_000;
 /// Targets that are remembered; heard ones are at most as many as discovery remembers.
@@ -49,6 +51,10 @@ impl Dialler {
     /// The link is in session.
     pub(super) fn succeeded(&mut self, target: Target) {
         self.targets.insert(target, Backoff::default());
+    }
+    /// Everybody may be dialled at once: what they failed for may be over.
+    pub(super) fn forgive(&mut self) {
+        self.targets.retain(|_, state| state.dialling);
     }
     /// Not before some time from now, whatever happened.
     pub(super) fn rest(&mut self, now: Now, target: Target, time: Millis) {

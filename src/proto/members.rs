@@ -163,17 +163,25 @@ impl Members {
             member.state.cursor = member.state.cursor.max(cursor);
         }
     }
-    /// Takes the site's records.
-    pub(super) fn apply_records(&mut self, rows: &[Row]) {
-        let records: BTreeMap<DeviceId, MemberRecord> = rows.iter().filter_map(MemberRecord::decode).collect();
+    /// Takes the site's records, but for what they say of this node itself. Says who stands
+    /// elsewhere now.
+    pub(super) fn apply_records(&mut self, rows: &[Row], own: &DeviceId) -> Vec<DeviceId> {
+        let mut records: BTreeMap<DeviceId, MemberRecord> = rows.iter().filter_map(MemberRecord::decode).collect();
+        records.remove(own);
         for (device, record) in &records {
             if !self.by_device.contains_key(device) && self.has_room() {
                 self.remember(*device, MemberState::new(record.node_id.clone(), ReplicaId::NONE));
             }
         }
+        let mut changed = Vec::new();
         for (device, member) in &mut self.by_device {
-            member.standing = records.get(device).map(|record| record.standing);
+            let standing = records.get(device).map(|record| record.standing);
+            if standing != member.standing {
+                member.standing = standing;
+                changed.push(*device);
+            }
         }
+        changed
     }
     /// What every tracked member has on disk; `None` of nobody.
     pub(super) fn confirmed_by_all(&self) -> Option<VersionVector> {

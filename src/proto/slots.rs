@@ -43,7 +43,7 @@ impl Engine {
             return self.met_myself(now, link);
         }
         if self.members.by_device.get(&device).is_some_and(|member| member.is_refused()) {
-            return self.bye(now, link, Bye::NotAMember);
+            return self.refuse(now, link, None, Bye::NotAMember);
         }
         if self.sessions.len() > self.settings.links_max.min(LINKS_MAX) + SPARE_LINKS {
             return self.bye(now, link, Bye::Rotated);

@@ -26,6 +26,10 @@ impl Engine {
     pub(super) fn received(&mut self, now: Now, link: LinkId, message: Message) {
         let Some(session) = self.sessions.get_mut(&link) else { return };
         session.heard_at = now.mono;
+        if session.peer.is_some() && matches!(message, Message::Pull(_) | Message::Confirm(_)) {
+            // Said to members alone: whatever it refused this node for is over.
+            self.refused_by.settled(&session.device);
+        }
         match message {
             Message::Hello(hello) => self.said_hello(now, link, hello),
             // Who is not let in is told so before any Hello.

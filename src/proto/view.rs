@@ -3,6 +3,7 @@
 use super::engine::{Engine, Pending};
 use super::io::{Counters, LinkId, Now};
 use super::members::Standing;
+use super::refusals::Refusal;
 use super::session::{Incoming, Session};
 use crate::id::{DeviceId, NodeId, ReplicaId};
 use crate::replica::Knowledge;
@@ -102,6 +103,16 @@ impl Engine {
     /// Addresses that were heard and are not of this cluster, why, and how often.
     pub fn strangers(&self) -> Vec<(IpAddr, BeaconError, u64)> {
         self.discovery.strangers().collect()
+    }
+
+    /// Devices that this node has refused of late, the latest first.
+    pub fn refused(&self, now: Now) -> Vec<Refusal> {
+        self.refused.of_late(now)
+    }
+
+    /// Devices that have refused this node of late, the latest first.
+    pub fn refused_by(&self, now: Now) -> Vec<Refusal> {
+        self.refused_by.of_late(now)
     }
 
     /// Batches of one link that storage has not answered yet.

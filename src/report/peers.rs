@@ -54,6 +54,18 @@ pub struct PeersReport {
     pub heard: Vec<HeardAddress>,
 }
 
+/// A device that was admitted under a known name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The name.
+    pub node_id: String,
+    /// The key of the device that has it now, shortened.
+    pub device: String,
+    /// Where it was heard.
+    pub address: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

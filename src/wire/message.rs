@@ -228,6 +228,8 @@ pub enum Bye {
     Silent,
     /// What the peer covers is behind this node's floor.
     BelowFloor,
+    /// The peer was retired on this site while the link was open; with a new link it is a member again.
+    Untracked,
 }
 
 /// Why a frame is not a message.
@@ -375,6 +377,7 @@ impl Bye {
             Bye::Myself => "both have the same device key: one is a clone of the other".into(),
             Bye::Silent => "nothing was heard for too long".into(),
             Bye::BelowFloor => "the sender was below the floor".into(),
+            Bye::Untracked => "it was untracked; with a new link it is a member again".into(),
         }
     }
 }

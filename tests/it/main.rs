@@ -22,6 +22,7 @@ mod crash;
 mod disk;
 mod durability;
 mod feed;
+mod members;
 mod pair;
 mod site;
 mod start;

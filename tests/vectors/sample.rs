@@ -204,5 +204,6 @@ pub(crate) fn samples() -> Vec<Sample> {
         bye("bye-myself", "Bye (kind 7): both have the same device key.", Bye::Myself),
         bye("bye-silent", "Bye (kind 7): nothing was heard for too long.", Bye::Silent),
         bye("bye-below-floor", "Bye (kind 7): the sender is behind this node's floor.", Bye::BelowFloor),
+        bye("bye-untracked", "Bye (kind 7): the peer was retired while the link was open.", Bye::Untracked),
     ]
 }

@@ -108,6 +108,18 @@ async fn dispatch<S: Service>(
             _ if reads => documents::list(shared, query, &collection).await,
             _ => Ok(problem::method_not_allowed("GET, HEAD, POST")),
         },
+        Route::Peer { node_id } if head.method == Method::DELETE => {
+            route::no_query(query)?;
+            shared.timed("untrack the peer", shared.service.untrack(&node_id)).await?;
+            Ok(empty_response(StatusCode::NO_CONTENT))
+        }
+        Route::ReplacePeer { node_id } if head.method == Method::POST => {
+            route::no_query(query)?;
+            let replaced = shared.timed("replace the peer", shared.service.replace(&node_id)).await?;
+            Ok(json_response(StatusCode::OK, &replaced))
+        }
+        Route::Peer { .. } => Ok(problem::method_not_allowed("DELETE")),
+        Route::ReplacePeer { .. } => Ok(problem::method_not_allowed("POST")),
         _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),
         Route::Collections => {
             route::no_query(query)?;

@@ -67,7 +67,7 @@ pub(super) fn status_of(error: &Error) -> StatusCode {
         Error::Request { kind, .. } => match kind {
             RequestKind::BadRequest => StatusCode::BAD_REQUEST,
             RequestKind::Unauthorized => StatusCode::UNAUTHORIZED,
-            RequestKind::NoSuchRoute => StatusCode::NOT_FOUND,
+            RequestKind::NoSuchRoute | RequestKind::NoSuchPeer => StatusCode::NOT_FOUND,
             RequestKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             RequestKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             RequestKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -97,6 +97,7 @@ fn title(error: &Error) -> &'static str {
             RequestKind::BadRequest => "The request is malformed",
             RequestKind::Unauthorized => "The token is missing or wrong",
             RequestKind::NoSuchRoute => "No such route",
+            RequestKind::NoSuchPeer => "No such peer",
             RequestKind::MethodNotAllowed => "The route does not take this method",
             RequestKind::UnsupportedMediaType => "The route does not take this media type",
             RequestKind::TooManyRequests => "Too many requests at once",

@@ -2,7 +2,7 @@
 
 use crate::document::{PAGE_DOCUMENTS_MAX, Query};
 use crate::error::{Error, RequestKind};
-use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
+use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX, NODE_ID_BYTES_MAX};
 use crate::time::Millis;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
@@ -26,6 +26,10 @@ pub(super) enum Route {
     Status,
     /// `/v1/peers`
     Peers,
+    /// `/v1/peers/{nodeId}`
+    Peer { node_id: String },
+    /// `/v1/peers/{nodeId}/replace`
+    ReplacePeer { node_id: String },
     /// `/health`
     Health,
     /// `/livez`
@@ -55,6 +59,8 @@ impl Route {
             ["v1", "changes"] => Route::Changes,
             ["v1", "status"] => Route::Status,
             ["v1", "peers"] => Route::Peers,
+            ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
+            ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,
@@ -80,6 +86,11 @@ fn collection_name(segment: &str) -> Result<String, Error> {
 /// A collection's name within its limits.
 pub(super) fn collection(name: String) -> Result<String, Error> {
     bounded(name, "the collection", COLLECTION_BYTES_MAX)
+}
+
+fn node_name(segment: &str) -> Result<String, Error> {
+    let name = decode(segment, "the name of the node")?.into_owned();
+    bounded(name, "the name of the node", NODE_ID_BYTES_MAX)
 }
 
 fn key_name(segment: &str) -> Result<String, Error> {

@@ -2,7 +2,7 @@
 
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
-use crate::report::{HealthReport, PeersReport, Readiness, Status};
+use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
 use std::string::String;
 use std::vec::Vec;
 
@@ -28,6 +28,10 @@ pub(crate) trait Service: 'static {
     async fn status(&self) -> Status;
     /// Members and strangers.
     async fn peers(&self) -> PeersReport;
+    /// Retires a member on the whole site.
+    async fn untrack(&self, node_id: &str) -> Result<(), Error>;
+    /// Admits the device that was refused under a known name.
+    async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// Whether it takes work.

@@ -22,7 +22,7 @@ fn remembered(confirmed: &[VersionVector]) -> Members {
 fn lag(members: &Members, mono: Millis, number: u8) -> Millis {
     members.lag_ms(at(mono), &members.by_device[&device(number)])
 }
-fn record(number: u8, standing: Standing) -> Row {
+pub(super) fn record(number: u8, standing: Standing) -> Row {
     let body = Body::Live(MemberRecord { node_id: name(number), standing }.encode());
     Row { key: MemberRecord::key(&device(number)), body, ..row_of(1, 1, 0) }
 }
@@ -31,7 +31,7 @@ fn meetings(outputs: &[Output]) -> Vec<Meeting> {
     stores(outputs).into_iter().filter_map(meeting).collect()
 }
 /// A record that storage has now, as it comes with a batch.
-fn decided(desk: &mut Desk, row: Row) -> Vec<Output> {
+pub(super) fn decided(desk: &mut Desk, row: Row) -> Vec<Output> {
     desk.records.push(row);
     let write = Client::Write(alloc::vec![crate::replica::Write {
         key: RowKey { scope: Scope::System, collection: "other".into(), key: "k".into() },
@@ -98,6 +98,18 @@ fn a_member_that_was_retired_and_comes_back_is_a_member_again() {
 }
 
 #[test]
+fn a_member_that_is_retired_with_its_link_open_is_cut_once_and_may_come_back() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    assert_eq!(byes(&decided(&mut desk, record(2, Standing::Untracked))), [(1, Bye::Untracked)]);
+    let outputs = desk.meet(2, hello(2));
+    assert!(byes(&outputs).is_empty());
+    assert!(stores(&outputs).iter().any(|(_, request)| matches!(request, Request::Write { .. })), "a member again");
+    // The record of its return is on its way to the disk; the one before is read once more.
+    assert!(byes(&decided(&mut desk, record(9, Standing::Untracked))).is_empty());
+}
+
+#[test]
 fn a_retired_visitor_that_comes_by_is_no_member() {
     let mut desk = Desk::new();
     desk.meet(1, hello(2));
@@ -155,7 +167,7 @@ fn a_new_replica_replaces_what_its_device_had_confirmed_also_downwards() {
 fn tombstones_wait_for_every_tracked_member_and_for_one_at_least() {
     let mut members = remembered(&[covering(&[(1, 9), (2, 1)]), covering(&[(1, 4)])]);
     assert_eq!(members.confirmed_by_all(), Some(covering(&[(1, 4)])));
-    members.apply_records(&[record(3, Standing::Untracked)]);
+    members.apply_records(&[record(3, Standing::Untracked)], &device(1));
     assert_eq!(members.confirmed_by_all(), Some(covering(&[(1, 9), (2, 1)])));
     assert_eq!(remembered(&[]).confirmed_by_all(), None);
 }
@@ -270,4 +282,11 @@ fn changes_within_a_quarter_second_are_not_measured_too_short() {
     }
     members.confirm(&device(2), replica(2), &covering(&[(1, 1_100)]), WALL);
     assert!(lag(&members, 5_000, 2) >= 5_000 - 1_101);
+}
+
+#[test]
+fn what_the_site_has_decided_about_this_node_makes_it_no_member_of_itself() {
+    let mut desk = Desk::new();
+    decided(&mut desk, record(1, Standing::Tracked));
+    assert!(desk.engine.peers(desk.now).is_empty());
 }

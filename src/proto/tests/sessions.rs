@@ -97,7 +97,75 @@ fn a_known_name_with_another_key_is_refused() {
     impostor.node_id = name(2);
     let outputs = desk.say(2, Message::Hello(impostor));
     assert_eq!(byes(&outputs), [(2, Bye::NameTaken)]);
-    assert!(has_event(&outputs, |event| *event == Event::NameTaken { node_id: name(2), device: device(3) }));
+    let named = |event: &Event| matches!(event, Event::Refused(refusal) if refusal.node_id == Some(name(2)) && refusal.device == device(3));
+    assert!(has_event(&outputs, named));
+    // It comes again: refused as before, and said once.
+    desk.link(3, 3, None);
+    let mut impostor = hello(3);
+    impostor.node_id = name(2);
+    let outputs = desk.say(3, Message::Hello(impostor));
+    assert_eq!(byes(&outputs), [(3, Bye::NameTaken)]);
+    assert!(!has_event(&outputs, named));
+    desk.now.mono += 60_000;
+    let refused = desk.engine.refused(desk.now);
+    assert_eq!((refused.len(), refused[0].device, refused[0].age_ms), (1, device(3), 60_000));
+    desk.now.mono += 300_000;
+    assert!(desk.engine.refused(desk.now).is_empty(), "whoever does not come again is forgotten");
+}
+
+#[test]
+fn a_refused_device_that_comes_under_a_free_name_is_no_longer_named() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let mut impostor = hello(3);
+    impostor.node_id = name(2);
+    desk.meet(2, impostor);
+    assert_eq!(desk.engine.refused(desk.now).len(), 1);
+    desk.meet(3, hello(3));
+    assert!(desk.engine.refused(desk.now).is_empty());
+}
+
+#[test]
+fn whoever_refuses_this_node_is_named_until_it_takes_it_in() {
+    let mut desk = Desk::new();
+    desk.meet(1, hello(2));
+    let outputs = desk.say(1, Message::Bye(Bye::NameTaken));
+    let named = |event: &Event| matches!(event, Event::RefusedBy(refusal) if refusal.node_id == Some(name(2)));
+    assert!(has_event(&outputs, named));
+    desk.meet(2, hello(2));
+    assert!(!has_event(&desk.say(2, Message::Bye(Bye::NameTaken)), named), "said once");
+    assert_eq!(desk.engine.refused_by(desk.now)[0].reason, Bye::NameTaken);
+    // A Hello is said to everybody; a Pull to members alone.
+    desk.meet(3, hello(2));
+    assert_eq!(desk.engine.refused_by(desk.now).len(), 1);
+    let pull = Pull {
+        stream: 1,
+        of: desk.knowledge.replica,
+        mode: crate::wire::Mode::Increment,
+        after: 0,
+        vector: covering(&[]),
+    };
+    desk.say(3, Message::Pull(pull));
+    assert!(desk.engine.refused_by(desk.now).is_empty());
+}
+
+#[test]
+fn a_device_that_a_record_admits_is_dialled_without_waiting() {
+    let mut desk = Desk::with(|settings| settings.discovery = true);
+    desk.meet(1, hello(2));
+    desk.hear(3, &beacon(3, 1));
+    desk.wait(4_000);
+    let mut impostor = hello(3);
+    impostor.node_id = name(2);
+    let target = Target::Heard(3);
+    desk.link(2, 3, Some(target));
+    desk.say(2, Message::Hello(impostor));
+    assert!(dials(&desk.wait(1)).is_empty(), "it was refused: later");
+    let record = |number, standing| members::record(number, standing);
+    desk.records = alloc::vec![record(2, crate::proto::Standing::Replaced), record(3, crate::proto::Standing::Tracked)];
+    let mut outputs = members::decided(&mut desk, record(9, crate::proto::Standing::Untracked));
+    outputs.extend(desk.wait(1));
+    assert_eq!(dials(&outputs).iter().map(|(target, _)| *target).collect::<Vec<_>>(), [target]);
 }
 
 #[test]

@@ -239,6 +239,21 @@ fn collections_status_and_peers_are_said() {
 }
 
 #[test]
+fn peers_are_untracked_and_replaced_by_name() {
+    serving(|bench| async move {
+        assert_eq!(bench.ask("DELETE", "/v1/peers/gateway%2007", &[], b"").await.status, 204);
+        let replaced = bench.ask("POST", "/v1/peers/gateway%2007/replace", &[], b"").await;
+        let expected = json!({ "nodeId": "gateway 07", "device": "ab12", "address": "10.0.0.7:5000" });
+        assert_eq!((replaced.status, replaced.json()), (200, expected));
+        bench.ask("DELETE", "/v1/peers/nobody", &[], b"").await.is(404, "REQUEST_ERROR", "NoSuchPeer");
+        bench.ask("POST", "/v1/peers/nobody/replace", &[], b"").await.is(404, "REQUEST_ERROR", "NoSuchPeer");
+        bench.ask("DELETE", "/v1/peers/", &[], b"").await.is(400, "REQUEST_ERROR", "BadRequest");
+        assert_eq!(bench.get("/v1/peers/gateway%2007").await.headers["allow"], "DELETE");
+        assert_eq!(bench.get("/v1/peers/gateway%2007/replace").await.headers["allow"], "POST");
+    });
+}
+
+#[test]
 fn health_readiness_and_life_have_their_status() {
     serving(|bench| async move {
         for (health, status) in

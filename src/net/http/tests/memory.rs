@@ -5,9 +5,11 @@ use crate::document::{
     Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Since, Stored,
     Version, WriteOp,
 };
-use crate::error::Error;
+use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
-use crate::report::{HealthEntry, HealthReport, HealthStatus, HeardAddress, PeersReport, Readiness, Status};
+use crate::report::{
+    HealthEntry, HealthReport, HealthStatus, HeardAddress, PeersReport, Readiness, Replacement, Status,
+};
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -157,6 +159,14 @@ impl Service for Memory {
         let heard = HeardAddress { address: "10.0.0.9:5000".to_string(), reason: "another cluster key".to_string() };
         PeersReport { peers: Vec::new(), heard: Vec::from([heard]) }
     }
+    async fn untrack(&self, node_id: &str) -> Result<(), Error> {
+        if node_id == "gateway 07" { Ok(()) } else { Err(no_such_peer()) }
+    }
+    async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
+        let (device, address) = ("ab12".to_string(), "10.0.0.7:5000".to_string());
+        let node_id = node_id.to_string();
+        if node_id == "gateway 07" { Ok(Replacement { node_id, device, address }) } else { Err(no_such_peer()) }
+    }
     async fn health(&self) -> HealthReport {
         let mut entry = HealthEntry::of(self.health.get());
         entry.description = Some("gateway-07 lags".to_string());
@@ -165,4 +175,8 @@ impl Service for Memory {
     fn readiness(&self) -> Readiness {
         Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })
     }
+}
+
+fn no_such_peer() -> Error {
+    Error::Request { kind: RequestKind::NoSuchPeer, message: "no peer has that name".to_string() }
 }
