@@ -132,8 +132,8 @@ impl Service for Memory {
                 token.parse().map_err(|_| Error::TokenExpired { message: "not one of ours".to_string() })?
             }
         };
-        let documents = self.documents.borrow();
-        let found: Vec<Change> = (documents.iter().enumerate().skip(after).take(query.limit))
+        let count = self.documents.borrow().len();
+        let found: Vec<Change> = (self.documents.borrow().iter().enumerate().skip(after).take(query.limit))
             .map(|(at, ((collection, key), held))| Change {
                 collection: collection.clone(),
                 key: key.clone(),
@@ -142,8 +142,7 @@ impl Service for Memory {
                 token: (at + 1).to_string(),
             })
             .collect();
-        let (next, more) = (after.min(documents.len()) + found.len(), after + found.len() < documents.len());
-        drop(documents);
+        let (next, more) = (after.min(count) + found.len(), after.saturating_add(found.len()) < count);
         if self.feed_error.get() {
             return Err(Error::persistence("the disk is gone", None));
         }
