@@ -80,6 +80,12 @@ pub(crate) fn replace_cluster_key(path: &Path, key: &KeyBytes) -> Result<bool, E
     Ok(replaced)
 }
 
+/// What tells one content of a key file from another without reading it; `None` where there is no file.
+pub(crate) fn stamp(path: &Path) -> Option<(i64, i64, u64, u64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.size()))
+}
+
 /// Where [`replace_cluster_key`] keeps the key that was in force before.
 pub(crate) fn previous(path: &Path) -> PathBuf {
     with_suffix(path, ".previous")

@@ -10,6 +10,7 @@ mod documents;
 mod events;
 mod feed;
 mod health;
+mod keys;
 mod links;
 mod members;
 mod reports;

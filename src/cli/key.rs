@@ -31,8 +31,8 @@ fn put(path: &Path, key: &KeyBytes, options: &Options) -> Result<(), Error> {
         return say(&format!("{}\n", json!({ "path": path.display().to_string(), "previous": before })));
     }
     let kept = if replaced { format!("the key before it is kept in {}\n", before.display()) } else { String::new() };
-    let next =
-        "every device of the site needs this key; bring the file there, or use 'cbddc key show' and 'key set -'\n";
+    let next = "a node that runs here takes it over within seconds; every device of the site needs this key: bring the file \
+         there, or use 'cbddc key show' and 'key set -'\n";
     say(&format!("cluster key written to {}\n{kept}{next}", path.display()))
 }
 

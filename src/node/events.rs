@@ -6,11 +6,15 @@ use crate::log::{critical, debug, error, info, warn};
 use crate::net::{Fault, LinkError};
 use crate::proto::{Event, Input, LinkId, Refusal, Target};
 use crate::secure::DeviceKey;
-use crate::wire::Bye;
+use crate::wire::{BeaconError, Bye};
 use std::format;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::string::{String, ToString};
+
+/// What whoever forgot the key needs to read.
+pub(super) const OTHER_KEY: &str =
+    "if it belongs to this site, give both the same key: 'cbddc key show' on one, 'cbddc key set -' on the other";
 
 impl Shell {
     pub(super) fn happened(self: &Rc<Self>, event: Event) {
@@ -30,11 +34,11 @@ impl Shell {
                 debug!("dial failed target={:?} reason={:?}", target, failure);
             }
             Event::Stranger { address, reason } => {
-                warn!(
-                    "beacon of a stranger address={} reason=\"{}\", a member needs the same cluster key file",
-                    address,
-                    reason.to_string()
-                );
+                let next = match reason {
+                    BeaconError::OtherCluster => OTHER_KEY,
+                    BeaconError::Foreign | BeaconError::Forged => "it is ignored",
+                };
+                warn!("beacon of a stranger address={} reason=\"{}\", {}", address, reason.to_string(), next);
             }
             Event::CaughtUp { node_id } => debug!("sync caught up node={}", node_id.as_str()),
             Event::InSync { node_id } => {

@@ -7,7 +7,7 @@ use crate::net::Listener;
 use crate::net::{Established, LinkError};
 use crate::net::{Patience, accept, dial, resolve};
 use crate::proto::{DialFailure, Input, LinkId, Target};
-use crate::secure::HandshakeError;
+use crate::secure::{ClusterKey, HandshakeError};
 use crate::wire::Message;
 use async_channel::{Receiver, Sender, TrySendError};
 use smol::Timer;
@@ -34,7 +34,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// The open links.
 #[derive(Default)]
 pub(super) struct LinkTable {
-    open: RefCell<HashMap<LinkId, Sender<Message>>>,
+    open: RefCell<HashMap<LinkId, OpenLink>>,
     running: Cell<usize>,
     next: Cell<u64>,
     /// Connections in their handshake, the oldest first; dropping a sender ends that one.
@@ -45,12 +45,19 @@ pub(super) struct LinkTable {
     pub(super) bytes_out: Cell<u64>,
 }
 
+/// One open link.
+struct OpenLink {
+    messages: Sender<Message>,
+    /// The key that both sides proved.
+    key: ClusterKey,
+}
+
 impl LinkTable {
-    fn open(&self) -> (LinkId, Receiver<Message>) {
+    fn open(&self, key: ClusterKey) -> (LinkId, Receiver<Message>) {
         self.next.set(self.next.get() + 1);
         let link = LinkId(self.next.get());
         let (sender, messages) = async_channel::bounded(OUTGOING_MAX);
-        self.open.borrow_mut().insert(link, sender);
+        self.open.borrow_mut().insert(link, OpenLink { messages: sender, key });
         self.running.set(self.running.get() + 1);
         (link, messages)
     }
@@ -74,6 +81,10 @@ impl LinkTable {
     pub(super) fn close(&self, link: LinkId) {
         self.open.borrow_mut().remove(&link);
     }
+    /// Ends the links that were made with another key than these.
+    pub(super) fn close_all_but(&self, keys: &[ClusterKey]) {
+        self.open.borrow_mut().retain(|_, link| keys.contains(&link.key));
+    }
     /// Waits until what was said to the peers is out, for a bounded time.
     pub(super) async fn drained(&self) {
         let all = async {
@@ -94,7 +105,7 @@ fn entropy(bytes: &mut [u8]) {
 
 impl Shell {
     pub(super) fn send(self: &Rc<Self>, link: LinkId, message: Message) {
-        let full = |sender: &Sender<Message>| matches!(sender.try_send(message), Err(TrySendError::Full(_)));
+        let full = |open: &OpenLink| matches!(open.messages.try_send(message), Err(TrySendError::Full(_)));
         if self.links.open.borrow().get(&link).is_some_and(full) {
             info!("link closed, the peer reads nothing link={}", link.0);
             self.links.close(link);
@@ -125,7 +136,7 @@ impl Shell {
                 let joined = smol::future::or(joining, gave_way).await;
                 shell.links.end_handshake(number);
                 match joined {
-                    Some(Ok(established)) => shell.run_link(established, None).await,
+                    Some(Ok(established)) => shell.run_link(established, &keys, None).await,
                     Some(Err(error)) => shell.stranger_refused(address, &error),
                     // Closed without a word: whoever is a member tries again.
                     None => shell.links.refused.set(shell.links.refused.get() + 1),
@@ -155,7 +166,7 @@ impl Shell {
             match joined {
                 Ok(established) => {
                     shell.tracker.borrow_mut().succeeded(&peer);
-                    shell.run_link(established, Some(target)).await;
+                    shell.run_link(established, &keys, Some(target)).await;
                 }
                 Err(error) => {
                     let failure = failure(&error);
@@ -166,9 +177,16 @@ impl Shell {
         });
     }
 
-    async fn run_link(self: &Rc<Self>, established: Established, dialled: Option<Target>) {
-        let Established { device, peer_addr: address, mut reader, mut writer, .. } = established;
-        let (link, messages) = self.links.open();
+    async fn run_link(self: &Rc<Self>, established: Established, tried: &[ClusterKey], dialled: Option<Target>) {
+        let Established { device, peer_addr: address, key_index, mut reader, mut writer, .. } = established;
+        let in_force = self.identity.cluster_keys.borrow().clone();
+        // A key may have been retired while the handshake was under way.
+        let Some(key) = tried.get(key_index).filter(|key| in_force.contains(key)) else {
+            writer.close();
+            let failure = DialFailure::Handshake;
+            return dialled.into_iter().for_each(|target| self.feed(Input::DialFailed { target, failure }));
+        };
+        let (link, messages) = self.links.open(key.clone());
         // It has the key now, whatever was held against its address before.
         self.tracker.borrow_mut().succeeded(&address.ip().to_string());
         self.feed(Input::Linked { link, device, address, dialled });

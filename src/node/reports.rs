@@ -1,5 +1,6 @@
 //! Status and peers, as callers see them.
 
+use super::events::OTHER_KEY;
 use super::shell::Shell;
 use crate::proto::{PeerView, Standing};
 use crate::report::{
@@ -98,7 +99,7 @@ impl Shell {
         let strangers = engine.strangers().into_iter().map(|(address, reason, count)| {
             let reason = match reason {
                 BeaconError::OtherCluster => {
-                    format!("{reason} ({count} beacons); a member needs the same cluster key file")
+                    format!("{reason} ({count} beacons): {OTHER_KEY}")
                 }
                 BeaconError::Foreign | BeaconError::Forged => format!("{reason} ({count} datagrams)"),
             };

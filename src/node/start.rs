@@ -110,6 +110,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     }
     shell.spawn(shell.clone().accept_forever(links));
     shell.spawn(shell.clone().hear_forever());
+    shell.spawn(shell.clone().watch_key_file());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)

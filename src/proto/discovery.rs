@@ -149,6 +149,13 @@ impl Discovery {
         Ok(Learnt::New(beacon.instance))
     }
 
+    /// The keys are others now: strangers are judged anew, and this node makes itself heard at once.
+    pub(super) fn renew(&mut self, now: Now) {
+        self.strangers.clear();
+        self.next_beacon = now.mono;
+        self.sent = 0;
+    }
+
     /// Counts a stranger; true the first time its address is seen with this reason.
     pub(super) fn stranger(&mut self, from: IpAddr, reason: BeaconError) -> bool {
         let bit = match reason {

@@ -158,6 +158,9 @@ impl Engine {
             Input::NewKeys { keys } => {
                 self.settings.keys = keys;
                 self.settings.keys.truncate(CLUSTER_KEYS_MAX);
+                // Whoever was a stranger may be a member, and the other way round.
+                self.discovery.renew(now);
+                self.dialler.forgive();
             }
             Input::Stop => self.stop(),
         }

@@ -168,3 +168,77 @@ fn a_visitor_is_served_and_never_tracked() {
         assert_eq!(node.peer("laptop").unwrap()["state"], "untracked");
     }
 }
+
+const OTHER_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn set_key(node: &Node, key: &str) {
+    fs::write(node.path("key.txt"), key).unwrap();
+    node.says(&["key", "set", "key.txt"]);
+}
+
+#[test]
+fn a_key_that_is_set_on_a_running_node_joins_it_without_a_restart() {
+    let test = "a_key_that_is_set_on_a_running_node_joins_it_without_a_restart";
+    let Some(lan) = Lan::new(test, 2) else { return };
+    let member = on(&lan.hosts[0], "member").started();
+    // As delivered: it has made a key of its own, and documents.
+    let fresh = Node::bare("fresh", Some(lan.hosts[1].clone())).set("Network__BeaconIntervalMs", "500").started();
+    member.put("c", "site", "1").expect(201);
+    fresh.put("c", "own", "1").expect(201);
+    for (node, other) in [(&member, &lan.hosts[1]), (&fresh, &lan.hosts[0])] {
+        let address = other.address().to_string();
+        let said = wait("the stranger is named with what to do", || {
+            let heard = node.page("/v1/peers")["heard"].clone();
+            heard.as_array().unwrap().iter().find(|one| one["address"] == *address).cloned()
+        });
+        assert!(said["reason"].as_str().unwrap().contains("cbddc key set"), "{said}");
+        assert!(node.log().lines().any(|line| line.contains("stranger") && line.contains("cbddc key set")));
+    }
+    let process = fresh.process();
+    set_key(&fresh, KEY);
+    for node in [&member, &fresh] {
+        wait("both hold both documents", || {
+            (node.value("c", "site").is_some() && node.value("c", "own").is_some()).then_some(())
+        });
+        wait_healthy(node, 1);
+        assert_eq!(node.page("/v1/peers")["heard"], serde_json::json!([]));
+    }
+    assert_eq!(fresh.process(), process);
+}
+
+#[test]
+fn a_site_is_given_another_key_one_node_after_the_other() {
+    let mut left = Node::new("key-a").started();
+    left.keep_port();
+    let mut right = Node::new("key-b").peers(&[&left]).started();
+    left.wait_linked(&right);
+    set_key(&left, OTHER_KEY);
+    wait("it is in force", || left.log().contains("a new cluster key is in force").then_some(()));
+    // The other node has the old key alone, and links anew.
+    right.stop_cleanly();
+    right.start();
+    left.wait_linked(&right);
+    left.put("c", "k1", "1").expect(201);
+    wait("it arrives", || right.value("c", "k1"));
+    set_key(&right, OTHER_KEY);
+    wait("it is in force", || right.log().contains("a new cluster key is in force").then_some(()));
+    // A restart ends the time of the old key: the new one is all that there is.
+    left.stop_cleanly();
+    left.start();
+    left.wait_linked(&right);
+    right.put("c", "k2", "2").expect(201);
+    wait("it arrives", || left.value("c", "k2"));
+}
+
+#[test]
+fn a_key_file_that_is_no_key_changes_nothing_and_is_said() {
+    let (mut left, key) = (Node::new("no-key-a").started(), "deadbeef");
+    left.keep_port();
+    let right = Node::new("no-key-b").peers(&[&left]).started();
+    left.wait_linked(&right);
+    left.write_key(key);
+    wait("it is said", || left.log().contains("not taken over, the key before stays in force").then_some(()));
+    left.put("c", "k", "1").expect(201);
+    wait("the link is as it was", || right.value("c", "k"));
+    assert!(!left.log().contains(key));
+}
