@@ -13,6 +13,7 @@ mod health;
 mod keys;
 mod links;
 mod members;
+mod metrics;
 mod reports;
 mod service;
 mod shell;
@@ -26,7 +27,7 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -153,6 +154,10 @@ impl Node {
     /// How well everything is.
     pub async fn health(&self) -> HealthReport {
         self.shell.health().await
+    }
+    /// What every part has counted, as `GET /metrics` shows it.
+    pub async fn metrics(&self) -> Metrics {
+        self.shell.metrics(true).await
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {

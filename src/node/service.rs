@@ -4,7 +4,7 @@ use super::shell::Shell;
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -45,6 +45,9 @@ impl http::Service for Service {
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await
+    }
+    async fn metrics(&self, names: bool) -> Metrics {
+        self.0.metrics(names).await
     }
     fn readiness(&self) -> Readiness {
         self.0.readiness()

@@ -10,7 +10,7 @@ use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
 use crate::log::{trace, warn};
-use crate::net::Beacons;
+use crate::net::{Beacons, http};
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
@@ -72,6 +72,8 @@ pub(crate) struct Shell {
     pub(super) stopping: Receiver<()>,
     stop_taking: Sender<()>,
     pub(super) http_ended: RefCell<Vec<Receiver<()>>>,
+    /// What each listener counts.
+    pub(super) http_counters: RefCell<Vec<Rc<http::Counters>>>,
     inputs: RefCell<VecDeque<Input>>,
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
@@ -122,6 +124,7 @@ impl Shell {
             stopping,
             stop_taking,
             http_ended: RefCell::default(),
+            http_counters: RefCell::default(),
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),

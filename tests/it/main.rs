@@ -23,6 +23,7 @@ mod disk;
 mod durability;
 mod feed;
 mod members;
+mod metrics;
 mod pair;
 mod site;
 mod start;

@@ -8,7 +8,7 @@ use super::route::{self, Route};
 use super::serve::count;
 use super::{HttpOptions, Service, bulk, documents, guard, problem};
 use crate::error::{Error, RequestKind};
-use crate::report::HealthStatus;
+use crate::report::{HealthStatus, Metrics};
 use async_channel::Receiver;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
@@ -87,7 +87,7 @@ async fn dispatch<S: Service>(
     let route = Route::parse(head.uri.path());
     let health = route.as_ref().is_ok_and(Route::is_health);
     if !health && shared.options.surface == super::Surface::HealthOnly {
-        let message = "this address answers /health, /livez and /readyz alone".to_string();
+        let message = "this address answers /health, /livez, /readyz and /metrics alone".to_string();
         return Err(Error::Request { kind: RequestKind::NoSuchRoute, message });
     }
     // Before the route's own errors: a stranger does not learn which routes there are.
@@ -139,6 +139,7 @@ async fn dispatch<S: Service>(
         Route::Health => health_report(shared, known).await,
         Route::Live => Ok(live()),
         Route::Ready => Ok(ready(shared, known)),
+        Route::Metrics => metrics(shared, known).await,
     }
 }
 
@@ -149,6 +150,14 @@ async fn health_report<S: Service>(shared: &Shared<S>, known: bool) -> Result<Re
         HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
     };
     Ok(json_response(status, &if known { report } else { report.without_names() }))
+}
+
+async fn metrics<S: Service>(shared: &Shared<S>, known: bool) -> Result<Response<Answer>, Error> {
+    let metrics = shared.timed("gather the metrics", async { Ok(shared.service.metrics(known).await) }).await?;
+    let mut response = empty_response(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Metrics::MEDIA_TYPE));
+    *response.body_mut() = Answer::small(metrics.to_string());
+    Ok(response)
 }
 
 fn live() -> Response<Answer> {

@@ -36,6 +36,8 @@ pub(super) enum Route {
     Live,
     /// `/readyz`
     Ready,
+    /// `/metrics`
+    Metrics,
 }
 
 impl Route {
@@ -64,13 +66,14 @@ impl Route {
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,
+            ["metrics"] => Route::Metrics,
             _ => return Err(no_such_route(path, "the routes are in the documentation of the HTTP API")),
         })
     }
 
     /// Whether it is one that monitoring asks, open without a token.
     pub(super) fn is_health(&self) -> bool {
-        matches!(self, Route::Health | Route::Live | Route::Ready)
+        matches!(self, Route::Health | Route::Live | Route::Ready | Route::Metrics)
     }
 }
 

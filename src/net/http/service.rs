@@ -2,7 +2,7 @@
 
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::string::String;
 use std::vec::Vec;
 
@@ -34,6 +34,8 @@ pub(crate) trait Service: 'static {
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
+    /// What is counted; with the names of peers where `names` says so.
+    async fn metrics(&self, names: bool) -> Metrics;
     /// Whether it takes work.
     fn readiness(&self) -> Readiness;
 }

@@ -8,7 +8,7 @@ use crate::document::{
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, PeersReport, Readiness, Replacement, Status,
+    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -170,6 +170,11 @@ impl Service for Memory {
         let mut entry = HealthEntry::of(self.health.get());
         entry.description = Some("gateway-07 lags".to_string());
         HealthReport::new([("cbddc".to_string(), entry)].into(), 0.5)
+    }
+    async fn metrics(&self, names: bool) -> Metrics {
+        let mut metrics = Metrics::default();
+        metrics.gauge("cbddc_names", "Whether names are shown.", names);
+        metrics
     }
     fn readiness(&self) -> Readiness {
         Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })
