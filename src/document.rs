@@ -1,6 +1,9 @@
 //! Documents as callers see them: what is asked of a node, and what it answers.
 
+mod changes;
 pub mod json;
+
+pub use changes::{Change, Changes, ChangesQuery, Since};
 
 use crate::error::Error;
 use crate::id::ReplicaId;

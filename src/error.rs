@@ -54,6 +54,11 @@ pub enum Error {
         /// The cause.
         source: Option<Cause>,
     },
+    /// The change feed cannot go on from this token without missing something: begin again without one.
+    TokenExpired {
+        /// Why.
+        message: String,
+    },
     /// A configuration key, its value, and what is allowed.
     Configuration {
         /// Key, value, what is allowed.
@@ -121,7 +126,7 @@ impl Error {
             | Error::DocumentNotFound { .. }
             | Error::Concurrency { .. }
             | Error::DatabaseCorruption { .. } => "PERSISTENCE_ERROR",
-            Error::Sync { .. } => "SYNC_ERROR",
+            Error::Sync { .. } | Error::TokenExpired { .. } => "SYNC_ERROR",
             Error::Configuration { .. } => "CONFIG_ERROR",
             Error::Timeout { .. } => "TIMEOUT_ERROR",
             Error::Request { .. } => "REQUEST_ERROR",
@@ -132,6 +137,7 @@ impl Error {
         Some(match self {
             Error::DocumentNotFound { .. } => "DocumentNotFound",
             Error::Concurrency { .. } => "Concurrency",
+            Error::TokenExpired { .. } => "TokenExpired",
             Error::DatabaseCorruption { .. } => "DatabaseCorruption",
             Error::Persistence { kind, .. } => match kind {
                 PersistenceKind::DiskFull => "DiskFull",
@@ -180,6 +186,7 @@ impl fmt::Display for Error {
             | Error::Persistence { message, .. }
             | Error::DatabaseCorruption { message, .. }
             | Error::Sync { message, .. }
+            | Error::TokenExpired { message }
             | Error::Configuration { message }
             | Error::Request { message, .. } => f.write_str(message),
             Error::DocumentNotFound { collection, key } => {

@@ -8,10 +8,12 @@
 
 mod documents;
 mod events;
+mod feed;
 mod health;
 mod keys;
 mod links;
 mod members;
+mod metrics;
 mod reports;
 mod service;
 mod shell;
@@ -20,10 +22,12 @@ mod store_health;
 mod tracker;
 
 use crate::config::Config;
-use crate::document::{CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json};
+use crate::document::{
+    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json,
+};
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,6 +103,31 @@ impl Node {
         ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
         self.shell.write(ops).await
     }
+    /// The next changes of documents on this node, by whomever they were made. At least once, current values only.
+    ///
+    /// Waits for a first change as long as the query says, less where the node stops.
+    ///
+    /// ```no_run
+    /// # async fn follow(node: cbddc::Node) -> Result<(), cbddc::Error> {
+    /// use cbddc::document::{ChangesQuery, Since};
+    /// let mut query = ChangesQuery { wait: std::time::Duration::from_secs(30), ..ChangesQuery::default() };
+    /// loop {
+    ///     let changes = node.changes(&query).await?;
+    ///     for change in &changes.changes {
+    ///         println!("{} {}", change.key, if change.value.is_some() { "is there" } else { "is gone" });
+    ///     }
+    ///     // Kept where it survives this program, it lets the next one go on from here.
+    ///     query.since = Since::Token(changes.next);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TokenExpired`] where something would be missed: begin again with [`Since::Start`](crate::document::Since).
+    /// [`Error::Request`] for what is no token; the store's.
+    pub async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        self.shell.changes(query).await
+    }
     /// The sync tracker and the figures of the parts.
     pub async fn status(&self) -> Status {
         self.shell.status().await
@@ -125,6 +154,10 @@ impl Node {
     /// How well everything is.
     pub async fn health(&self) -> HealthReport {
         self.shell.health().await
+    }
+    /// What every part has counted, as `GET /metrics` shows it.
+    pub async fn metrics(&self) -> Metrics {
+        self.shell.metrics(true).await
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {

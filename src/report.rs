@@ -6,12 +6,14 @@
 
 mod check;
 mod health;
+mod metrics;
 mod peers;
 mod status;
 mod timestamp;
 
 pub use check::{HealthCheck, PeerConfirmation};
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
+pub use metrics::{Figure, Metrics};
 pub use peers::{HeardAddress, PeerReport, PeersReport, Replacement};
 pub use status::{CacheStatus, ClockStatus, LinksStatus, QueueStatus, RecentError, Status, StoreStatus};
 pub use timestamp::Timestamp;

@@ -10,6 +10,7 @@
 
 mod codec;
 mod commit;
+mod counters;
 mod failure;
 mod inbox;
 mod open;
@@ -27,6 +28,8 @@ use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream,
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 use commit::{Job, Outcome};
+pub use counters::Counters;
+use counters::Tally;
 use inbox::{Bounds, Inbox, Rejected};
 use reader::{Ask, Gate};
 use std::fs::File;
@@ -121,6 +124,7 @@ pub struct Store(Arc<Shared>);
 struct Shared {
     writes: Arc<Inbox<Job>>,
     reads: Arc<Inbox<Ask>>,
+    tally: Arc<Tally>,
     stopped: async_channel::Receiver<()>,
     threads: Mutex<Option<Threads>>,
 }
@@ -157,9 +161,16 @@ impl Store {
         let options = Arc::new(options);
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
         let (stopping, stopped) = async_channel::bounded(1);
-        let writer =
-            writer::Writer::new(Arc::clone(&options), Arc::clone(&writes), Arc::clone(&gate), connection, state)
-                .map_err(told)?;
+        let tally = Arc::<Tally>::default();
+        let writer = writer::Writer::new(
+            Arc::clone(&options),
+            Arc::clone(&writes),
+            Arc::clone(&gate),
+            Arc::clone(&tally),
+            connection,
+            state,
+        )
+        .map_err(told)?;
         let writer = thread("cbddc-write", move || {
             let _stopping = stopping;
             writer.run()
@@ -170,7 +181,7 @@ impl Store {
         };
         let reader = reader.inspect_err(|_| writes.close())?;
         let threads = Mutex::new(Some(Threads { writer, reader, _lock: place.lock }));
-        Ok((Store(Arc::new(Shared { writes, reads, stopped, threads })), opened))
+        Ok((Store(Arc::new(Shared { writes, reads, tally, stopped, threads })), opened))
     }
 
     /// Carries a request out, durably. Takes its place in the order now, at the call.
@@ -270,6 +281,10 @@ impl Store {
     pub fn statistics(&self) -> impl Future<Output = Result<Statistics, Error>> + use<> {
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::Statistics(reply), answer)
+    }
+    /// What the writing thread has done since the start.
+    pub fn counters(&self) -> Counters {
+        self.0.tally.read()
     }
     /// Closes in order: what waits is done, the log is copied back, the database is marked as clean. Further requests
     /// are refused. Done once; a second call waits for nothing.

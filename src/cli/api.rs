@@ -230,6 +230,7 @@ impl Problem {
             ("PERSISTENCE_ERROR", Some("DocumentTooLarge")) => persistence(PersistenceKind::DocumentTooLarge),
             ("PERSISTENCE_ERROR", Some("DatabaseCorruption")) => Error::DatabaseCorruption { message, source: None },
             ("PERSISTENCE_ERROR", _) => persistence(PersistenceKind::Other),
+            ("SYNC_ERROR", Some("TokenExpired")) => Error::TokenExpired { message },
             ("SYNC_ERROR", _) => Error::Sync { message, source: None },
             ("CONFIG_ERROR", _) => Error::configuration(message),
             ("REQUEST_ERROR", Some("Unauthorized")) => request(RequestKind::Unauthorized),

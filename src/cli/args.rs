@@ -59,6 +59,8 @@ pub(super) enum ClientCommand {
     Delete(Document),
     /// List documents, keys in byte order
     List(List),
+    /// Print the change feed as NDJSON
+    Changes(Changes),
     /// Store many documents from NDJSON or CSV
     Import(Import),
     /// Print a whole collection as NDJSON, keys in byte order
@@ -117,6 +119,18 @@ pub(super) struct List {
     /// At most so many [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Changes {
+    /// Only changes of this collection [default: all]
+    pub(super) collection: Option<String>,
+    /// Go on behind this token, or from `now` on [default: everything that is there]
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) since: Option<String>,
+    /// Wait for more when all is printed
+    #[arg(long)]
+    pub(super) follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +208,8 @@ mod tests {
             "get c k",
             "delete c k",
             "list c --prefix p --after k --limit 5",
+            "changes",
+            "changes c --since 1.2.3.4 --follow",
             "import c f.csv --key id",
             "export c",
             "status",

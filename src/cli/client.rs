@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::args::{ClientCommand, Options, PeersCommand};
 use super::target::Target;
-use super::{documents, export, import, members, tables};
+use super::{changes, documents, export, import, members, tables};
 use crate::Error;
 use smol::LocalExecutor;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, E
         ClientCommand::Get(document) => documents::get(api, &document).await,
         ClientCommand::Delete(document) => documents::delete(api, &document).await,
         ClientCommand::List(list) => documents::list(api, &list, json).await,
+        ClientCommand::Changes(wanted) => changes::run(api, &wanted).await,
         ClientCommand::Import(wanted) => import::run(api, &wanted, json).await,
         ClientCommand::Export(wanted) => export::run(api, &wanted).await,
         ClientCommand::Status => tables::status(api, json).await,

@@ -4,13 +4,14 @@
 //! client can cost: connections, header bytes, body bytes in memory, and time at every step. A slow or hostile client
 //! costs its own connection.
 //!
-//! Routes to come have their place: streams (change feed) as another kind of [`answer::Answer`], actions (backups,
-//! integrity check) and `/metrics` as arms of [`route::Route`] and [`handle`].
+//! Routes to come have their place: actions (backups, integrity check) and `/metrics` as arms of [`route::Route`] and
+//! [`handle`].
 
 mod answer;
 mod body;
 mod budget;
 mod bulk;
+mod changes;
 mod connection;
 mod documents;
 mod guard;
@@ -57,6 +58,10 @@ pub(crate) struct HttpOptions {
     pub header_bytes_max: usize,
     /// Bytes of bodies in memory at once, over all connections, requests and answers together.
     pub body_bytes_max: usize,
+    /// Readers of the change feed at once, those who wait and those whose stream is open.
+    pub feeds_max: usize,
+    /// An open stream says something at least so often.
+    pub feed_keep_alive: Duration,
     /// For a request's headers to arrive, counted from the end of the answer before: idle time of a kept connection too.
     pub header_timeout: Duration,
     /// A connection that has sent nothing whole for this long makes room for a new one at the bound.
@@ -80,6 +85,8 @@ impl Default for HttpOptions {
             connections_max: 64,
             header_bytes_max: 32 * 1024,
             body_bytes_max: 8 * 1024 * 1024,
+            feeds_max: 16,
+            feed_keep_alive: Duration::from_secs(15),
             header_timeout: Duration::from_secs(15),
             grace: Duration::from_secs(1),
             transfer_timeout: Duration::from_secs(30),

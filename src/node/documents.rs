@@ -176,6 +176,7 @@ impl Shell {
                         Ok(written) if written.changed => {
                             let version = Version { stamp: written.stamp, origin: written.origin };
                             self.reads.stored(op, version, alone);
+                            self.readers.wake();
                         }
                         _ => {}
                     }

@@ -41,6 +41,7 @@ pub(super) struct LinkTable {
     handshakes: RefCell<VecDeque<(u64, Sender<()>)>>,
     next_handshake: Cell<u64>,
     pub(super) refused: Cell<u64>,
+    pub(super) dials_failed: Cell<u64>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
 }
@@ -76,6 +77,10 @@ impl LinkTable {
     }
     fn end_handshake(&self, number: u64) {
         self.handshakes.borrow_mut().retain(|(known, _)| *known != number);
+    }
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.open.borrow().len()
     }
     /// No more messages; those that wait are still written.
     pub(super) fn close(&self, link: LinkId) {
@@ -169,6 +174,7 @@ impl Shell {
                     shell.run_link(established, &keys, Some(target)).await;
                 }
                 Err(error) => {
+                    shell.links.dials_failed.set(shell.links.dials_failed.get() + 1);
                     let failure = failure(&error);
                     shell.dial_failed(peer, &error);
                     shell.feed(Input::DialFailed { target, failure });

@@ -1,10 +1,10 @@
 //! The node as the HTTP API sees it.
 
 use super::shell::Shell;
-use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -28,6 +28,9 @@ impl http::Service for Service {
     async fn collections(&self) -> Result<Vec<CollectionSummary>, Error> {
         self.0.collections().await
     }
+    async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        self.0.changes(query).await
+    }
     async fn status(&self) -> Status {
         self.0.status().await
     }
@@ -42,6 +45,9 @@ impl http::Service for Service {
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await
+    }
+    async fn metrics(&self, names: bool) -> Metrics {
+        self.0.metrics(names).await
     }
     fn readiness(&self) -> Readiness {
         self.0.readiness()

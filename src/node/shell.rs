@@ -1,6 +1,7 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
 use super::documents::{Reads, Waiting};
+use super::feed::Readers;
 use super::links::LinkTable;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
@@ -9,7 +10,7 @@ use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
 use crate::log::{trace, warn};
-use crate::net::Beacons;
+use crate::net::{Beacons, http};
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
@@ -60,6 +61,7 @@ pub(crate) struct Shell {
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
+    pub(super) readers: Readers,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -70,6 +72,8 @@ pub(crate) struct Shell {
     pub(super) stopping: Receiver<()>,
     stop_taking: Sender<()>,
     pub(super) http_ended: RefCell<Vec<Receiver<()>>>,
+    /// What each listener counts.
+    pub(super) http_counters: RefCell<Vec<Rc<http::Counters>>>,
     inputs: RefCell<VecDeque<Input>>,
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
@@ -112,6 +116,7 @@ impl Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
             reads,
+            readers: Readers::default(),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -119,6 +124,7 @@ impl Shell {
             stopping,
             stop_taking,
             http_ended: RefCell::default(),
+            http_counters: RefCell::default(),
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
@@ -227,7 +233,10 @@ impl Shell {
                 });
             }
             Output::Answer { client, result } => self.answer(client, result),
-            Output::Changed { keys } => self.reads.changed(&keys),
+            Output::Changed { keys } => {
+                self.reads.changed(&keys);
+                self.readers.wake();
+            }
             Output::Event(event) => self.happened(event),
         }
     }

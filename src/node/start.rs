@@ -153,6 +153,7 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let host_names = Vec::from([shell.node_id().to_string(), host]);
     let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
+    shell.http_counters.borrow_mut().push(options.counters.clone());
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);
         if surface == Surface::Full {

@@ -78,6 +78,7 @@ fn named(name: &str, attempts: u32, error: Error) -> Error {
         Error::Persistence { kind, message, source } => Error::Persistence { kind, message: say(message), source },
         Error::DatabaseCorruption { message, source } => Error::DatabaseCorruption { message: say(message), source },
         Error::Sync { message, source } => Error::Sync { message: say(message), source },
+        Error::TokenExpired { message } => Error::TokenExpired { message: say(message) },
         Error::Configuration { message } => Error::Configuration { message: say(message) },
         Error::Request { kind, message } => Error::Request { kind, message: say(message) },
         plain @ (Error::DocumentNotFound { .. } | Error::Concurrency { .. }) => plain,

@@ -3,6 +3,7 @@
 //! Serves no reads. Knows nothing of rows: that is `commit` and below.
 
 use super::commit::{After, Job, Open, Session};
+use super::counters::Tally;
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::reader::Gate;
@@ -10,6 +11,7 @@ use super::space::Space;
 use super::table::State;
 use super::{Options, WAL_BYTES_MAX, open, schema};
 use crate::error::Error;
+use crate::time::Millis;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -43,6 +45,9 @@ pub(super) struct Writer {
     options: Arc<Options>,
     inbox: Arc<Inbox<Job>>,
     gate: Arc<Gate>,
+    tally: Arc<Tally>,
+    /// The clock of the last request: the thread has none of its own.
+    last_now: Millis,
     /// None after a disk failure, until it could be opened again.
     connection: Option<Connection>,
     state: State,
@@ -60,6 +65,7 @@ impl Writer {
         options: Arc<Options>,
         inbox: Arc<Inbox<Job>>,
         gate: Arc<Gate>,
+        tally: Arc<Tally>,
         connection: Connection,
         state: State,
     ) -> Result<Writer, Failure> {
@@ -69,6 +75,8 @@ impl Writer {
             options,
             inbox,
             gate,
+            tally,
+            last_now: 0,
             connection: None,
             state,
             space,
@@ -106,11 +114,19 @@ impl Writer {
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {
+        self.last_now = jobs.last().map_or(self.last_now, |job| job.now.millis);
+        let requests = jobs.len() as u64;
         let (mut after, mut undone) = match self.session() {
             Ok(mut session) => session.run(jobs),
             Err(error) => return refuse(jobs, &error),
         };
         // Each turn answers at least the job at the head.
+        if after == After::Good {
+            self.tally.count(|counters| {
+                counters.commits += 1;
+                counters.requests += requests;
+            });
+        }
         while after == After::Broken {
             self.reopen();
             if undone.is_empty() {
@@ -164,6 +180,7 @@ impl Writer {
         self.state = State::load(&connection)?;
         self.adopt(connection)?;
         reading.open(&self.options)?;
+        self.tally.count(|counters| counters.reopened += 1);
         log::warn!("event=StoreReopened path={}", self.options.path.display());
         Ok(())
     }
@@ -194,6 +211,11 @@ impl Writer {
             Ok((log, copied)) if log == copied => {
                 self.log_pages.store(0, Ordering::Relaxed);
                 self.checkpoint_at = WAL_BYTES_MAX;
+                let now = self.last_now;
+                self.tally.count(|counters| {
+                    counters.checkpoints += 1;
+                    counters.last_checkpoint = Some(now);
+                });
             }
             Err(failure) if failure.breaks_connection() => {
                 log::error!(
@@ -208,6 +230,7 @@ impl Writer {
                 let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
                 let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
                 self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4;
+                self.tally.count(|counters| counters.checkpoints_put_off += 1);
                 if let Some(connection) = &self.connection {
                     // Only the waiting time of foreign locks is at stake.
                     let _ = connection.busy_timeout(BUSY);

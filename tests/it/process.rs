@@ -190,6 +190,12 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line that goes on, its stdout held open; to be ended by the test.
+    pub fn spawned(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments[0]);
+        command.args(&arguments[1..]).args(["--api", &self.http().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    }
     /// The command line succeeds, and says this on stdout.
     #[track_caller]
     pub fn says(&self, arguments: &[&str]) -> Vec<u8> {

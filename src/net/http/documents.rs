@@ -134,7 +134,7 @@ fn page_text(page: Page) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-fn json_text(text: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<(), Error> {
+pub(super) fn json_text(text: &mut Vec<u8>, value: &impl serde::Serialize) -> Result<(), Error> {
     serde_json::to_writer(text, value).map_err(|error| Error::persistence("writing the answer", Some(error.into())))
 }
 

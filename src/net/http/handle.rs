@@ -3,17 +3,20 @@
 use super::answer::{Answer, empty_response, json_response};
 use super::body::BodyReader;
 use super::budget::{Budget, Share};
+use super::changes::{self, Feeds};
 use super::route::{self, Route};
 use super::serve::count;
 use super::{HttpOptions, Service, bulk, documents, guard, problem};
 use crate::error::{Error, RequestKind};
-use crate::report::HealthStatus;
+use crate::report::{HealthStatus, Metrics};
+use async_channel::Receiver;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use smol::Timer;
+use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::string::ToString;
@@ -24,6 +27,9 @@ pub(super) struct Shared<S> {
     pub service: Rc<S>,
     pub options: HttpOptions,
     pub budget: Rc<Budget>,
+    pub feeds: Rc<Feeds>,
+    /// Closed when the requests under way are to end.
+    pub stopped: Receiver<Infallible>,
 }
 
 impl<S> Shared<S> {
@@ -51,7 +57,7 @@ impl<S> Shared<S> {
 }
 
 /// Answers one request.
-pub(super) async fn handle<S: Service>(shared: &Shared<S>, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn handle<S: Service>(shared: &Rc<Shared<S>>, request: Request<Incoming>) -> Response<Answer> {
     let counters = &shared.options.counters;
     let site = guard::check_site(&request, &shared.options);
     let known = guard::is_known(&request, &shared.options);
@@ -73,7 +79,7 @@ pub(super) async fn handle<S: Service>(shared: &Shared<S>, request: Request<Inco
 }
 
 async fn dispatch<S: Service>(
-    shared: &Shared<S>,
+    shared: &Rc<Shared<S>>,
     head: &Parts,
     body: &mut BodyReader,
     known: bool,
@@ -81,7 +87,7 @@ async fn dispatch<S: Service>(
     let route = Route::parse(head.uri.path());
     let health = route.as_ref().is_ok_and(Route::is_health);
     if !health && shared.options.surface == super::Surface::HealthOnly {
-        let message = "this address answers /health, /livez and /readyz alone".to_string();
+        let message = "this address answers /health, /livez, /readyz and /metrics alone".to_string();
         return Err(Error::Request { kind: RequestKind::NoSuchRoute, message });
     }
     // Before the route's own errors: a stranger does not learn which routes there are.
@@ -119,6 +125,7 @@ async fn dispatch<S: Service>(
             route::no_query(query)?;
             documents::collections(shared).await
         }
+        Route::Changes => changes::get(shared, head).await,
         Route::Status => {
             route::no_query(query)?;
             let status = shared.timed("read the status", async { Ok(shared.service.status().await) }).await?;
@@ -132,6 +139,7 @@ async fn dispatch<S: Service>(
         Route::Health => health_report(shared, known).await,
         Route::Live => Ok(live()),
         Route::Ready => Ok(ready(shared, known)),
+        Route::Metrics => metrics(shared, known).await,
     }
 }
 
@@ -142,6 +150,14 @@ async fn health_report<S: Service>(shared: &Shared<S>, known: bool) -> Result<Re
         HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
     };
     Ok(json_response(status, &if known { report } else { report.without_names() }))
+}
+
+async fn metrics<S: Service>(shared: &Shared<S>, known: bool) -> Result<Response<Answer>, Error> {
+    let metrics = shared.timed("gather the metrics", async { Ok(shared.service.metrics(known).await) }).await?;
+    let mut response = empty_response(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Metrics::MEDIA_TYPE));
+    *response.body_mut() = Answer::small(metrics.to_string());
+    Ok(response)
 }
 
 fn live() -> Response<Answer> {

@@ -58,6 +58,7 @@ pub(super) fn status_of(error: &Error) -> StatusCode {
     match error {
         Error::Network { .. } => StatusCode::BAD_GATEWAY,
         Error::DocumentNotFound { .. } => StatusCode::NOT_FOUND,
+        Error::TokenExpired { .. } => StatusCode::GONE,
         Error::Concurrency { .. } => StatusCode::PRECONDITION_FAILED,
         Error::Persistence { kind: PersistenceKind::DiskFull, .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::Persistence { kind: PersistenceKind::QueueFull, .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,6 +91,7 @@ fn title(error: &Error) -> &'static str {
         Error::DatabaseCorruption { .. } => "The database is damaged",
         Error::Timeout { .. } => "No answer in time, the outcome is unknown",
         Error::Sync { .. } => "Replication failed",
+        Error::TokenExpired { .. } => "The change feed cannot go on from this token",
         Error::Configuration { .. } => "The configuration is wrong",
         Error::Request { kind, .. } => match kind {
             RequestKind::BadRequest => "The request is malformed",

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::format;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Where a request goes.
@@ -19,6 +20,8 @@ pub(super) enum Route {
     Documents { collection: String },
     /// `/v1/collections`
     Collections,
+    /// `/v1/changes`
+    Changes,
     /// `/v1/status`
     Status,
     /// `/v1/peers`
@@ -33,6 +36,8 @@ pub(super) enum Route {
     Live,
     /// `/readyz`
     Ready,
+    /// `/metrics`
+    Metrics,
 }
 
 impl Route {
@@ -53,6 +58,7 @@ impl Route {
                 return Err(no_such_route(path, "write a / within a key as %2F"));
             }
             ["v1", "collections"] => Route::Collections,
+            ["v1", "changes"] => Route::Changes,
             ["v1", "status"] => Route::Status,
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
@@ -60,13 +66,14 @@ impl Route {
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,
+            ["metrics"] => Route::Metrics,
             _ => return Err(no_such_route(path, "the routes are in the documentation of the HTTP API")),
         })
     }
 
     /// Whether it is one that monitoring asks, open without a token.
     pub(super) fn is_health(&self) -> bool {
-        matches!(self, Route::Health | Route::Live | Route::Ready)
+        matches!(self, Route::Health | Route::Live | Route::Ready | Route::Metrics)
     }
 }
 
@@ -76,7 +83,11 @@ fn no_such_route(path: &str, next: &str) -> Error {
 }
 
 fn collection_name(segment: &str) -> Result<String, Error> {
-    let name = decode(segment, "the collection")?.into_owned();
+    collection(decode(segment, "the collection")?.into_owned())
+}
+
+/// A collection's name within its limits.
+pub(super) fn collection(name: String) -> Result<String, Error> {
     bounded(name, "the collection", COLLECTION_BYTES_MAX)
 }
 
@@ -115,7 +126,7 @@ fn decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Error> {
 }
 
 /// The query as pairs, decoded as forms are: `+` is a space.
-fn pairs(query: Option<&str>) -> impl Iterator<Item = Result<(String, String), Error>> + '_ {
+pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = Result<(String, String), Error>> + '_ {
     query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let plain = |text: &str| decode(&text.replace('+', " "), "the query").map(Cow::into_owned);
@@ -123,12 +134,12 @@ fn pairs(query: Option<&str>) -> impl Iterator<Item = Result<(String, String), E
     })
 }
 
-fn unknown(name: &str, allowed: &str) -> Error {
+pub(super) fn unknown(name: &str, allowed: &str) -> Error {
     let shown: String = name.chars().take(40).collect();
     Error::bad_request(format!("there is no parameter {shown:?} here: this request takes {allowed}"))
 }
 
-fn set_once<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), Error> {
+pub(super) fn set_once<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<(), Error> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Error::bad_request(format!("the parameter {name} is given twice"))),
@@ -161,6 +172,17 @@ pub(super) fn ttl(query: Option<&str>) -> Result<Option<Millis>, Error> {
         set_once(&mut ttl, seconds * 1000, "ttl")?;
     }
     Ok(ttl)
+}
+
+/// Longest time that a caller may ask to be kept waiting.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// A parameter such as `timeout=5s`: a number with its unit.
+pub(super) fn duration(name: &str, value: &str) -> Result<Duration, Error> {
+    let duration = humantime::parse_duration(value).ok().filter(|duration| *duration <= TIMEOUT_MAX);
+    duration.ok_or_else(|| {
+        Error::bad_request(format!("{name}={value}: a time with its unit, as 500ms, 30s or 2m, at most 5m"))
+    })
 }
 
 /// What a listing asks for.
@@ -214,7 +236,7 @@ pub(super) fn listing(query: Option<&str>) -> Result<Listing, Error> {
     Ok(Listing::Keys(keys))
 }
 
-fn page_limit(value: &str) -> Result<usize, Error> {
+pub(super) fn page_limit(value: &str) -> Result<usize, Error> {
     let limit = value.parse().ok().filter(|limit| (1..=PAGE_DOCUMENTS_MAX).contains(limit));
     limit.ok_or_else(|| Error::bad_request(format!("limit={value}: a whole number from 1 to {PAGE_DOCUMENTS_MAX}")))
 }

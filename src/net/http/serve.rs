@@ -1,6 +1,7 @@
 //! The accept loop: who gets a connection, what happens at the bound, and how everything ends.
 
 use super::budget::Budget;
+use super::changes::Feeds;
 use super::connection::{Activity, Phase, Watched};
 use super::handle::{Shared, handle};
 use super::listen::Stream;
@@ -67,12 +68,18 @@ pub(crate) async fn serve<S: Service>(
     let (stop, stopped) = async_channel::bounded::<Infallible>(1);
     let door = Rc::new(Door {
         executor: LocalExecutor::new(),
-        stopped,
+        stopped: stopped.clone(),
         open: RefCell::default(),
         refusals: Cell::new(0),
         next_id: Cell::new(0),
         turns: Rc::default(),
-        shared: Rc::new(Shared { service, budget: Budget::new(options.body_bytes_max), options }),
+        shared: Rc::new(Shared {
+            service,
+            budget: Budget::new(options.body_bytes_max),
+            feeds: Feeds::new(options.feeds_max),
+            stopped,
+            options,
+        }),
     });
     // A task of its own: polled with every turn of the executor, it would ask the socket each time.
     let accepting = door.executor.spawn(accept_forever(Rc::downgrade(&door), door.shared.clone(), listener));
@@ -210,7 +217,7 @@ async fn connection<S: Service>(
         async move {
             activity.begin();
             let mut response = handle(&shared, request).await;
-            activity.answered(response.body_mut().take_share());
+            response.body_mut().goes_out(&activity);
             Ok::<_, Infallible>(response)
         }
     });

@@ -1,8 +1,8 @@
 //! What the server asks of a node.
 
-use crate::document::{CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
-use crate::report::{HealthReport, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::string::String;
 use std::vec::Vec;
 
@@ -22,6 +22,8 @@ pub(crate) trait Service: 'static {
     async fn list(&self, collection: &str, query: &Query) -> Result<Page, Error>;
     /// The collections, by name.
     async fn collections(&self) -> Result<Vec<CollectionSummary>, Error>;
+    /// The next changes; waits for a first one as long as the query says, less where the node stops.
+    async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error>;
     /// The sync tracker.
     async fn status(&self) -> Status;
     /// Members and strangers.
@@ -32,6 +34,8 @@ pub(crate) trait Service: 'static {
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
+    /// What is counted; with the names of peers where `names` says so.
+    async fn metrics(&self, names: bool) -> Metrics;
     /// Whether it takes work.
     fn readiness(&self) -> Readiness;
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 mod bulk;
+mod changes;
 mod documents;
 mod guarded;
 mod hostile;

@@ -60,7 +60,8 @@ fn a_monitoring_address_answers_health_alone() {
         let reply = bench.get("/health").await;
         assert!(reply.status == 200 && !reply.text().contains("gateway"), "{}", reply.text());
         assert_eq!(bench.get("/readyz").await.status, 200);
-        for path in [A, "/v1/status", "/v1/collections"] {
+        assert!(bench.get("/metrics").await.text().ends_with("cbddc_names 0\n"));
+        for path in [A, "/v1/status", "/v1/collections", "/v1/changes"] {
             bench.get(path).await.is(404, "REQUEST_ERROR", "NoSuchRoute");
         }
     });

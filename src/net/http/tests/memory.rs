@@ -1,11 +1,14 @@
 //! A service in memory, that can be told to fail.
 
 use super::super::Service;
-use crate::document::{CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Stored, Version, WriteOp};
+use crate::document::{
+    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Since, Stored,
+    Version, WriteOp,
+};
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, PeersReport, Readiness, Replacement, Status,
+    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -37,6 +40,8 @@ pub(crate) struct Memory {
     pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
     pub(crate) health: Cell<HealthStatus>,
     pub(crate) not_ready: Cell<bool>,
+    /// The change feed fails.
+    pub(crate) feed_error: Cell<bool>,
 }
 
 impl Memory {
@@ -118,6 +123,34 @@ impl Service for Memory {
         self.documents.borrow().keys().for_each(|(name, _)| *counts.entry(name.clone()).or_default() += 1);
         Ok(counts.into_iter().map(|(name, documents)| CollectionSummary { name, documents }).collect())
     }
+    /// The documents of this moment once, with their place as token; then it waits.
+    async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        let after = match &query.since {
+            Since::Start => 0,
+            Since::Now => usize::MAX,
+            Since::Token(token) => {
+                token.parse().map_err(|_| Error::TokenExpired { message: "not one of ours".to_string() })?
+            }
+        };
+        let count = self.documents.borrow().len();
+        let found: Vec<Change> = (self.documents.borrow().iter().enumerate().skip(after).take(query.limit))
+            .map(|(at, ((collection, key), held))| Change {
+                collection: collection.clone(),
+                key: key.clone(),
+                version: held.version,
+                value: (held.value != b"null").then(|| held.value.clone()),
+                token: (at + 1).to_string(),
+            })
+            .collect();
+        let (next, more) = (after.min(count) + found.len(), after.saturating_add(found.len()) < count);
+        if self.feed_error.get() {
+            return Err(Error::persistence("the disk is gone", None));
+        }
+        if found.is_empty() {
+            smol::Timer::after(query.wait).await;
+        }
+        Ok(Changes { changes: found, next: next.to_string(), more })
+    }
     async fn status(&self) -> Status {
         Status { node_id: "gateway-01".to_string(), ..Status::default() }
     }
@@ -137,6 +170,11 @@ impl Service for Memory {
         let mut entry = HealthEntry::of(self.health.get());
         entry.description = Some("gateway-07 lags".to_string());
         HealthReport::new([("cbddc".to_string(), entry)].into(), 0.5)
+    }
+    async fn metrics(&self, names: bool) -> Metrics {
+        let mut metrics = Metrics::default();
+        metrics.gauge("cbddc_names", "Whether names are shown.", names);
+        metrics
     }
     fn readiness(&self) -> Readiness {
         Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })

@@ -1,0 +1,127 @@
+//! The change feed: waits for changes and reads them from the stream that peers read.
+//!
+//! Holds nothing for a reader but the channel that wakes it; where the reader is, its token says.
+//!
+//! Invariant: no read of the store is open while anybody waits.
+
+use super::shell::Shell;
+use crate::document::{Change, Changes, ChangesQuery, PAGE_DOCUMENTS_MAX, Since, Version};
+use crate::error::Error;
+use crate::replica::{self, Bookmark, Feed, FeedPage, Stale};
+use crate::row::Row;
+use async_channel::{Receiver, Sender};
+use smol::Timer;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::string::ToString;
+use std::time::Duration;
+use std::vec::Vec;
+
+/// What changes within so long of a first change comes in the same answer: one writer in a hurry does not make every
+/// reader ask the store for each of its writes.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Readers that wait for a change.
+#[derive(Debug, Default)]
+pub(super) struct Readers(RefCell<Vec<Sender<Infallible>>>);
+
+impl Readers {
+    /// Something has changed and can be read.
+    pub(super) fn wake(&self) {
+        // Nothing is ever sent: a channel that closes wakes whoever waits on it.
+        self.0.borrow_mut().clear();
+    }
+    /// A channel that closes at the next change.
+    fn next_change(&self) -> Receiver<Infallible> {
+        let (wake, woken) = async_channel::bounded(1);
+        let mut readers = self.0.borrow_mut();
+        // Who has gone away is forgotten here: there are never more than wait, and this one.
+        readers.retain(|reader| !reader.is_closed());
+        readers.push(wake);
+        woken
+    }
+}
+
+impl Shell {
+    /// The next changes, waiting for a first one.
+    pub(crate) async fn changes(&self, query: &ChangesQuery) -> Result<Changes, Error> {
+        if !(1..=PAGE_DOCUMENTS_MAX).contains(&query.limit) {
+            return Err(Error::bad_request(std::format!("limit={}: 1 to {PAGE_DOCUMENTS_MAX}", query.limit)));
+        }
+        let since = match &query.since {
+            Since::Start => replica::Since::Start,
+            Since::Now => replica::Since::Now,
+            Since::Token(token) => replica::Since::Bookmark(Bookmark::parse(token).ok_or_else(not_a_token)?),
+        };
+        let mut feed = Feed { since, collection: query.collection.clone(), limit: query.limit };
+        let mut over = Timer::after(query.wait);
+        loop {
+            let changed = self.readers.next_change();
+            let (rows, next, more) = match self.store.feed(feed.clone()).await? {
+                FeedPage::Rows { rows, next, more } => (rows, next, more),
+                FeedPage::Stale(stale) => return Err(expired(stale)),
+            };
+            let changes = self.shown(rows);
+            let answer = |changes| Changes { changes, next: next.to_string(), more };
+            if !changes.is_empty() {
+                return Ok(answer(changes));
+            }
+            let time_left = async {
+                if more {
+                    // Nothing of the wanted collection so far. Others have their turn between two reads.
+                    smol::future::yield_now().await;
+                    return true;
+                }
+                let _ = changed.recv().await;
+                Timer::after(GATHER).await;
+                true
+            };
+            let time_over = async {
+                (&mut over).await;
+                false
+            };
+            let stopping = async {
+                // An error says that the channel is closed, which is the only thing that is ever said.
+                let _ = self.stopping.recv().await;
+                false
+            };
+            if !smol::future::or(stopping, smol::future::or(time_over, time_left)).await {
+                return Ok(answer(changes));
+            }
+            feed.since = replica::Since::Bookmark(next);
+        }
+    }
+
+    /// Rows as documents: of two rows of one name in two scopes, the one that a read would see.
+    fn shown(&self, rows: Vec<(Bookmark, Row)>) -> Vec<Change> {
+        let now = self.engine.borrow().reading(self.now()).millis;
+        let mut changes = Vec::with_capacity(rows.len());
+        for (bookmark, row) in rows {
+            if row.key.scope != self.scope(&row.key.collection) {
+                continue;
+            }
+            let version = Version { stamp: row.stamp, origin: row.dot.origin };
+            let gone = row.is_expired(now);
+            let value = match row.body {
+                crate::row::Body::Live(value) if !gone => Some(value),
+                _ => None,
+            };
+            let (collection, key) = (row.key.collection, row.key.key);
+            changes.push(Change { collection, key, version, value, token: bookmark.to_string() });
+        }
+        changes
+    }
+}
+
+fn not_a_token() -> Error {
+    Error::bad_request("since is not a token of the change feed: take \"next\" of an answer, \"now\", or leave it out")
+}
+
+fn expired(stale: Stale) -> Error {
+    let why = match stale {
+        Stale::OtherReplica => "the token is of another node, or of this one before its database was taken anew",
+        Stale::Ahead => "the token is from the future of this database, which was set back since",
+        Stale::Dropped => "the token is too old: a document that was deleted since is forgotten here by now",
+    };
+    Error::TokenExpired { message: std::format!("{why}; begin again without since, and with nothing of what you hold") }
+}

@@ -1,0 +1,35 @@
+//! What the writing thread has done since the start. It counts, anybody may read; the lock is held for neither disk nor
+//! wait.
+
+use crate::time::Millis;
+use std::sync::{Mutex, PoisonError};
+
+/// Numbers since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Groups of requests that went to the disk together.
+    pub commits: u64,
+    /// Requests in them.
+    pub requests: u64,
+    /// Times that the write-ahead log was copied back whole.
+    pub checkpoints: u64,
+    /// Times that it could not be.
+    pub checkpoints_put_off: u64,
+    /// When it last was, milliseconds since 1970 by the clock of the requests around it.
+    pub last_checkpoint: Option<Millis>,
+    /// Times that the database was opened again after an I/O error.
+    pub reopened: u64,
+}
+
+/// Shared by the thread and whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Counters>);
+
+impl Tally {
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    pub(super) fn read(&self) -> Counters {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
