@@ -55,7 +55,7 @@ impl Shell {
         let count = |which: &dyn Fn(&PeerView) -> bool| tracked.iter().filter(|peer| which(peer)).count();
         let threshold = self.config.cluster.lag_threshold_ms;
         metrics.gauge("cbddc_peers_tracked", "Members that are tracked.", tracked.len());
-        metrics.gauge("cbddc_peers_linked", "Of these, linked now.", count(&|peer| peer.linked));
+        metrics.gauge("cbddc_peers_linked", "Of these, linked now.", count(&|peer| peer.is_linked()));
         metrics.gauge(
             "cbddc_peers_unconfirmed",
             "Tracked members that have never confirmed anything.",
@@ -73,7 +73,7 @@ impl Shell {
                 tracked.iter().map(|peer| (peer.node_id.to_string(), of(peer))).collect()
             };
             let help = "1 while the tracked member is linked.";
-            metrics.gauges("cbddc_peer_linked", help, "peer", each(&|peer| f64::from(u8::from(peer.linked))));
+            metrics.gauges("cbddc_peer_linked", help, "peer", each(&|peer| f64::from(u8::from(peer.is_linked()))));
             let help = "Age of the oldest change that the tracked member has not confirmed.";
             metrics.gauges("cbddc_peer_lag_seconds", help, "peer", each(&|peer| seconds(peer.lag_ms)));
             let help = "Changes that the tracked member has not confirmed.";

@@ -30,7 +30,7 @@ impl Shell {
         let engine = self.engine.borrow();
         let reading = engine.reading(now);
         let cache = self.reads.statistics();
-        let linked = engine.peers(now).iter().filter(|peer| peer.link == LinkState::Open).count() as u64;
+        let linked = engine.peers(now).iter().filter(|peer| peer.is_linked()).count() as u64;
         Status {
             node_id: self.node_id().to_string(),
             replica_id: engine.knowledge().replica.to_string(),

@@ -48,6 +48,13 @@ pub struct PeerView {
     pub round_trip_ms: Option<Millis>,
 }
 
+impl PeerView {
+    /// Whether a link is in session.
+    pub fn is_linked(&self) -> bool {
+        self.link == LinkState::Open
+    }
+}
+
 impl Engine {
     /// What this node durably knows.
     pub fn knowledge(&self) -> &Knowledge {

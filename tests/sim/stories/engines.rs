@@ -4,7 +4,7 @@
 
 use super::bench::{Bench, Sent};
 use super::replica::{NOON, Replica, exchange};
-use cbddc::proto::{Event, LinkState};
+use cbddc::proto::Event;
 use cbddc::replica::Knowledge;
 use cbddc::row::{Body, Head, RowKey};
 use cbddc::wire::{Bye, Message, Mode};
@@ -194,8 +194,7 @@ pub fn groups_that_fill_each_others_slots_are_not_split() {
     let mut bench = Bench::that_finds_itself(6, 2);
     bench.deaf = (0..3).flat_map(|a| (3..6).map(move |b| (a, b))).collect();
     bench.run(8_000);
-    let full =
-        |at: usize| bench.engine(at).peers(bench.now(at)).iter().filter(|peer| peer.link == LinkState::Open).count();
+    let full = |at: usize| bench.engine(at).peers(bench.now(at)).iter().filter(|peer| peer.is_linked()).count();
     assert_eq!((0..6).map(full).collect::<Vec<_>>(), [2; 6], "each group is full of itself");
     bench.deaf.clear();
     bench.put(0, "x", "of the first group");
