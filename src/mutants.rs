@@ -32,8 +32,10 @@ pub enum Mutant {
     FutureMovesClock,
     NoRotation,
     RelayAtOnce,
+    BatchOvertakes,
     VisitorTracked,
     NoReconcile,
+    ReconcileKeepsDot,
     LocalLeaves,
 }
 

@@ -69,9 +69,7 @@ impl Engine {
         let reads = |session: &&mut Session| session.outgoing.as_ref().is_some_and(|out| out.reading == Some(ticket));
         let Some(session) = self.sessions.values_mut().find(reads) else { return };
         let link = session.link;
-        let Some(out) = session.outgoing.as_mut() else { return };
-        out.reading = None;
-        let stream = out.stream;
+        let Some(stream) = session.outgoing.as_ref().map(|out| out.stream) else { return };
         match result {
             Err(_) => self.store_failed(now, link),
             Ok(Batch::BelowFloor { knowledge }) => {
@@ -86,13 +84,22 @@ impl Engine {
             }
             Ok(Batch::Rows { rows, upto, closure, own, knowledge }) => {
                 if knowledge.replica != self.knowledge.replica && knowledge.version < self.knowledge.version {
+                    session.outgoing.iter_mut().for_each(|out| out.reading = None);
                     return;
                 }
-                out.position = upto;
-                if closure.is_some() {
-                    out.closed_at = Some(knowledge.version);
-                }
                 let sent = knowledge.sent.max(self.knowledge.sent);
+                let closed_at = closure.is_some().then_some(knowledge.version);
+                // A snapshot may show what storage has not answered yet: then this stirs the streams, and no other batch of
+                // this one may be read before this batch has its place, or it would overtake it or take its place.
+                if !planted(Mutant::BatchOvertakes) {
+                    self.learn(now, knowledge.clone());
+                }
+                let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else {
+                    return;
+                };
+                out.reading = None;
+                out.position = upto;
+                out.closed_at = closed_at.or(out.closed_at);
                 self.learn(now, knowledge);
                 let changes = Changes { stream, rows, upto, closure };
                 if own > sent && !planted(Mutant::SentNotMarked) {

@@ -5,7 +5,7 @@ use super::table::{Area, Table, Want};
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::REPLICAS_MAX;
 use crate::mutants::{Mutant, planted};
-use crate::row::{Body, Row, RowKey, Scope};
+use crate::row::{Body, Head, Row, RowKey, Scope};
 use crate::time::Reading;
 use crate::wire::{Closure, Mode};
 use alloc::vec::Vec;
@@ -182,12 +182,40 @@ impl Knowledge {
                 self.hlc.raise_to(row.stamp);
             }
             self.hlc.witness(now, row.stamp);
-            self.put(table, Area::Rows, row, before)?;
+            let shown = before.is_some_and(|head| !head.tombstone);
+            if row.is_tombstone() && shown && self.vector.covers(row.dot) && !planted(Mutant::ReconcileKeepsDot) {
+                self.spread_delete(table, now, row, before)?;
+            } else {
+                self.put(table, Area::Rows, row, before)?;
+            }
             if deleted_here {
                 self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;
             }
         }
         Ok(wins)
+    }
+
+    /// Takes a delete that a reconciliation has brought, with a dot of this node. Its own is one that this node covers
+    /// without having had the delete, as others may: they will never take it, and whoever has it drops it as one that
+    /// everybody has, while the document comes back from them. The stamp stays, since others may have written above it
+    /// meanwhile; where it does not outrank what it deletes under this node's name, it is the next one. It counts as sent,
+    /// since the delete itself was.
+    fn spread_delete<T: Table>(
+        &mut self,
+        table: &mut T,
+        now: Reading,
+        row: &Row,
+        before: Option<Head>,
+    ) -> Result<(), T::Error> {
+        let above = |head: Head| (row.stamp, self.replica) > (head.stamp, head.dot.origin);
+        if before.is_none_or(above) {
+            let dot = self.next_dot();
+            self.put(table, Area::Rows, &Row { dot, ..row.clone() }, before)?;
+        } else {
+            self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;
+        }
+        self.sent = self.seq;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ledger::{Ledger, show};
 use crate::table::MemTable;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::limits::STAMP_AHEAD_MILLIS;
-use cbddc::replica::{Knowledge, Reply, Request, Retention, Write, Written, execute};
+use cbddc::replica::{Incoming, Knowledge, Reply, Request, Retention, Write, Written, execute};
 use cbddc::row::{Rank, Row, RowKey};
 use cbddc::time::{Millis, Reading, Stamp};
 use std::collections::BTreeMap;
@@ -64,6 +64,10 @@ impl Judge {
             .collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
+        let mended = match &request {
+            Request::Apply(incoming) => mended_by(incoming, table),
+            _ => Vec::new(),
+        };
         let watched = !self.ledger.any_fork();
         let arriving = match &request {
             Request::Apply(incoming) if watched => incoming.rows.clone(),
@@ -71,6 +75,12 @@ impl Judge {
         };
         let retention = if let Request::Maintain(retention) = &request { Some(retention.clone()) } else { None };
         let Ok((reply, after)) = execute(table, now, request);
+        for key in mended {
+            let stands = table.rows.of(&key).filter(|(_, head)| head.tombstone && before.vector.covers(head.dot));
+            if let Some((row, _)) = stands {
+                return Err(format!("mended: n{node}: {} is new here, and nobody will take it from here", show(row)));
+            }
+        }
         if let Reply::Written(written) = &reply {
             self.note_writes(node, table, now, &before, writes, stood, written)?;
         }
@@ -241,4 +251,12 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+/// Keys of documents here that a batch deletes although the delete is covered.
+fn mended_by(incoming: &Incoming, table: &MemTable) -> Vec<RowKey> {
+    let covered = |row: &&Row| row.is_tombstone() && table.knowledge.vector.covers(row.dot);
+    let deletes = incoming.rows.iter().filter(covered);
+    let shown = |row: &&Row| table.rows.of(&row.key).is_some_and(|(_, head)| !head.tombstone);
+    deletes.filter(shown).map(|row| row.key.clone()).collect()
 }

@@ -7,7 +7,7 @@ use crate::hazards::STORIES;
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-const ALL: [Mutant; 29] = [
+const ALL: [Mutant; 31] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -34,8 +34,10 @@ const ALL: [Mutant; 29] = [
     Mutant::FutureMovesClock,
     Mutant::NoRotation,
     Mutant::RelayAtOnce,
+    Mutant::BatchOvertakes,
     Mutant::VisitorTracked,
     Mutant::NoReconcile,
+    Mutant::ReconcileKeepsDot,
     Mutant::LocalLeaves,
 ];
 /// Those whose nature it is that a site never becomes quiet. With any other, a run that stalls shows no more than that
@@ -87,10 +89,14 @@ fn guilty(mutant: Mutant, run: impl Fn() -> Result<(), String>) -> Option<String
 
 #[test]
 fn mutants() {
+    let only = std::env::var("CBDDC_SIM_MUTANT").ok();
+    let wanted = |mutant: &&Mutant| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
+    let all: Vec<&Mutant> = ALL.iter().filter(wanted).collect();
+    assert!(!all.is_empty(), "CBDDC_SIM_MUTANT names none");
     let next = std::sync::atomic::AtomicUsize::new(0);
     let lines = std::sync::Mutex::new(Vec::new());
     let worker = || {
-        while let Some(mutant) = ALL.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+        while let Some(&mutant) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
             let caught = catch(*mutant);
             lines.lock().expect("no worker panics").push((*mutant, caught));
         }

@@ -36,6 +36,7 @@ pub enum Event {
     DialFailed { host: usize, epoch: u64, target: Target, failure: DialFailure },
     Unlinked { host: usize, epoch: u64, link: LinkId },
     Commit { host: usize, epoch: u64 },
+    Answers { host: usize, epoch: u64 },
     Read { host: usize, epoch: u64, ticket: Ticket, stream: Stream },
     Start { host: usize, epoch: u64 },
     Fault(Fault),
@@ -68,6 +69,8 @@ pub struct Site {
     /// Who must take a new identity before the end: it was rolled back behind what these know.
     pub must_change: Vec<(usize, cbddc::id::ReplicaId, Vec<usize>)>,
     pub operations: u64,
+    /// Rows of others that came to who had them already.
+    pub relayed_again: u64,
 }
 
 impl Site {
@@ -93,6 +96,7 @@ impl Site {
             liars: false,
             must_change: Vec::new(),
             operations: 0,
+            relayed_again: 0,
             plan,
         };
         for _ in 0..site.plan.nodes {
@@ -151,6 +155,7 @@ impl Site {
             Event::DialFailed { host, epoch, target, failure } => self.dial_failed(host, epoch, target, failure),
             Event::Unlinked { host, epoch, link } => self.unlinked(host, epoch, link),
             Event::Commit { host, epoch } => self.commit(host, epoch),
+            Event::Answers { host, epoch } => self.answers(host, epoch),
             Event::Read { host, epoch, ticket, stream } => self.read(host, epoch, ticket, stream),
             Event::Start { host, epoch } => self.start(host, epoch),
             Event::Fault(fault) => self.fault(fault),

@@ -5,7 +5,7 @@ use crate::ledger::show;
 use crate::table::MemTable;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::proto::{Client, Engine, Event as Said, Input, Now, Output, Settings, StoreFault, Ticket};
-use cbddc::replica::{Precondition, Request, Stream, Write, read};
+use cbddc::replica::{Knowledge, Precondition, Reply, Request, Stream, Write, read};
 use cbddc::row::{Body, RowKey, Scope};
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::Message;
@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the keys have large documents, in a run that has any.
 const LARGE_KEYS: usize = 4;
+
+/// What became of a request, and whether it could change documents.
+type Answer = (Ticket, Result<(Reply, Knowledge), StoreFault>, bool);
 
 pub struct Host {
     pub device: DeviceId,
@@ -31,8 +34,10 @@ pub struct Host {
     pub slow_until: Millis,
     pub faulty_until: Millis,
     queue: Vec<(Ticket, Reading, Request)>,
-    /// Requests in the commit that runs.
+    /// Requests in the commit that runs, or is durable and not answered yet.
     committing: usize,
+    /// What storage answers soon: until then the engine does not know what a reader may see already.
+    answers: Vec<Answer>,
     tick_at: Millis,
     /// The tickets of callers' requests, and the tickets that are durable.
     callers: BTreeMap<u64, Ticket>,
@@ -57,6 +62,7 @@ impl Host {
             faulty_until: 0,
             queue: Vec::new(),
             committing: 0,
+            answers: Vec::new(),
             tick_at: 0,
             callers: BTreeMap::new(),
             durable: BTreeSet::new(),
@@ -71,9 +77,12 @@ impl Host {
     }
     /// Nothing waits that could still change documents. Maintenance never ends and may meet every look.
     pub fn is_idle(&self) -> bool {
-        let tidies = |request: &Request| matches!(request, Request::Maintain(_) | Request::Confirmed { .. });
-        self.queue.iter().all(|(_, _, request)| tidies(request))
+        self.queue.iter().all(|(_, _, request)| tidies(request)) && self.answers.iter().all(|(_, _, tidies)| *tidies)
     }
+}
+
+fn tidies(request: &Request) -> bool {
+    matches!(request, Request::Maintain(_) | Request::Confirmed { .. })
 }
 
 impl Site {
@@ -121,6 +130,7 @@ impl Site {
         host.epoch += 1;
         host.queue.clear();
         host.committing = 0;
+        host.answers.clear();
         host.callers.clear();
         host.durable.clear();
         self.lose_links(at);
@@ -271,12 +281,12 @@ impl Site {
         }
         let count = self.hosts[at].committing;
         let batch: Vec<_> = self.hosts[at].queue.drain(..count).collect();
-        self.hosts[at].committing = 0;
         let fails = self.hosts[at].faulty_until > self.time && self.rng.bool();
         let (happens, unknown) = (!fails || self.rng.u8(..3) == 0, self.rng.bool());
         let mut answers = Vec::new();
         for (ticket, now, request) in batch {
             let text = if self.tell { describe(&request) } else { None };
+            let tidies = tidies(&request);
             let answer = if happens {
                 let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
                 let host = &mut self.hosts[at];
@@ -295,13 +305,23 @@ impl Site {
                 None
             };
             let fault = if happens || unknown { StoreFault::Unknown } else { StoreFault::Failed };
-            answers.push((ticket, answer.filter(|_| !fails).ok_or(fault)));
+            answers.push((ticket, answer.filter(|_| !fails).ok_or(fault), tidies));
         }
         if self.plan.faults.contains(&super::faults::Fault::Crash) && !self.settling && self.rng.u16(..2000) == 0 {
             self.tally.count("crash after commit");
             return self.crash(at);
         }
-        for (ticket, result) in answers {
+        self.hosts[at].answers = answers;
+        let delay = self.rng.u64(0..3);
+        self.after(delay, Event::Answers { host: at, epoch });
+        Ok(())
+    }
+    pub fn answers(&mut self, at: usize, epoch: u64) -> Outcome {
+        if self.hosts[at].epoch != epoch {
+            return Ok(());
+        }
+        self.hosts[at].committing = 0;
+        for (ticket, result, _) in std::mem::take(&mut self.hosts[at].answers) {
             if self.hosts[at].epoch != epoch {
                 return Ok(());
             }

@@ -25,6 +25,8 @@ pub struct Link {
     /// `ways[i]` leads from `ends[i]` to the other.
     ways: [VecDeque<Packet>; 2],
     last: [Millis; 2],
+    /// What flows here is new: the stream of this way has been at its sender's tail.
+    live: [bool; 2],
 }
 
 enum Packet {
@@ -95,7 +97,7 @@ impl Site {
         self.next_link += 1;
         let link = self.next_link;
         let last = [self.time; 2];
-        self.links.insert(link, Link { ends, epochs, ways: Default::default(), last });
+        self.links.insert(link, Link { ends, epochs, ways: Default::default(), last, live: [false; 2] });
         let (dialler, listener) = (self.hosts[from].device, self.hosts[to].device);
         let id = LinkId(link);
         self.drive(to, Input::Linked { link: id, device: dialler, address: address(from), dialled: None })?;
@@ -137,8 +139,28 @@ impl Site {
             }
             Packet::Message(message) => {
                 let message = if self.rng.u8(..16) == 0 { over_the_wire(&message)? } else { *message };
+                self.count_relays(id, way, &message);
                 self.drive(to, Input::Received { link: LinkId(id), message })
             }
+        }
+    }
+    /// Rows that are passed on to who has them by now: the price of a mesh in which nobody is in charge.
+    fn count_relays(&mut self, id: u64, way: usize, message: &Message) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (from, to) = (link.ends[way], link.ends[1 - way]);
+        match message {
+            Message::Pull(_) => link.live[1 - way] = false,
+            Message::Changes(changes) => {
+                if link.live[way] {
+                    let sender = self.hosts[from].table.knowledge.replica;
+                    let known = &self.hosts[to].table.knowledge.vector;
+                    let origins = changes.rows.iter().map(|row| row.dot);
+                    let again = origins.filter(|dot| dot.origin != sender && known.covers(*dot)).count();
+                    self.relayed_again += again as u64;
+                }
+                link.live[way] |= changes.closure.is_some();
+            }
+            _ => {}
         }
     }
     /// A link breaks: what was under way is lost, each end hears of it some time.

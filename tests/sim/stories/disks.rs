@@ -348,3 +348,25 @@ pub fn a_local_row_never_leaves_the_node() {
         assert!(parcel.rows.iter().all(|row| row.is_well_formed() && !row.is_local()), "{:?}", parcel.rows);
     }
 }
+
+// D's card is cloned as Q while both run. D deletes x and K hears of it; Q writes y under the same number, which M and N
+// take. All vectors are equal: nobody ever takes the delete from a stream. M meets K, the digests differ, and M takes it in
+// a reconciliation. N gets it from M like any other row, and everybody drops it only once all have it.
+pub fn a_delete_that_a_reconciliation_brought_reaches_everybody() {
+    let [mut d, mut q, mut k, mut m, mut n] = replicas();
+    d.put("x", "here");
+    for node in [&mut k, &mut m, &mut n] {
+        node.take(&mut d);
+    }
+    q.table = d.table.clone();
+    d.delete("x");
+    k.take(&mut d);
+    q.put("y", "under the same number");
+    m.take(&mut q);
+    n.take(&mut q);
+    let parcel = k.parcel(&mut m, Mode::Reconcile, usize::MAX).expect("nothing was dropped");
+    m.apply(&k, parcel);
+    assert_eq!(m.get("x"), None);
+    n.take(&mut m);
+    assert_eq!(n.get("x"), None, "nobody else would ever tell it");
+}

@@ -4,6 +4,7 @@
 
 use super::bench::{Bench, Sent};
 use super::replica::{NOON, Replica, exchange};
+use cbddc::id::DeviceId;
 use cbddc::proto::Event;
 use cbddc::replica::Knowledge;
 use cbddc::row::{Body, Head, RowKey};
@@ -288,4 +289,29 @@ pub fn a_link_that_is_cut_after_every_batch_makes_progress() {
         bench.run(5);
     }
     assert!(bench.agrees());
+}
+
+// A has documents for three batches, never sent, and one more that is on its disk while the answer is still on its way: the
+// first batch that is read for B tells A more than it knew. The card is slow to mark them as sent. No batch may be
+// read beside the one that waits for that mark: it would take its place, and B would close over the hole.
+pub fn a_batch_that_waits_for_its_mark_keeps_its_place() {
+    let [mut a, b] = [1, 2].map(Replica::new);
+    let large = "x".repeat(40_000);
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        a.put(key, &large);
+    }
+    let mut bench = Bench::of([a, b]);
+    let met = DeviceId([2; 32]);
+    bench.link(0, 1);
+    assert!(bench.run_until(1_000, |bench| bench.nodes[0].table.members.contains_key(&met)));
+    bench.nodes[0].stalled = true;
+    let mut behind = Replica::new(1);
+    behind.table = bench.nodes[0].table.clone();
+    behind.put("g", "unanswered");
+    bench.nodes[0].table = behind.table;
+    bench.run(500);
+    bench.nodes[0].stalled = false;
+    assert!(bench.run_until(5_000, Bench::agrees));
+    // A reconciliation would mend it, while nobody else asks for what B says it covers.
+    assert_eq!(bench.engine(1).counters().alarms, 0, "rows were missing, and every vector said that they were there");
 }
