@@ -33,6 +33,7 @@ pub enum Mutant {
     NoRotation,
     RelayAtOnce,
     BatchOvertakes,
+    BatchOfAnotherLife,
     VisitorTracked,
     NoReconcile,
     ReconcileKeepsDot,

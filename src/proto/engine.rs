@@ -188,6 +188,7 @@ impl Engine {
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.retry_at.unwrap_or(Millis::MAX));
+            deadline = deadline.min(session.compare_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.heard_at.max(session.pinged_at) + PING_MS);
         }
         deadline.max(now.mono + 1).min(now.mono + 1_000)

@@ -150,11 +150,31 @@ impl Engine {
         let Some(peer) = &session.peer else { return };
         let node_id = peer.hello.node_id.clone();
         self.outputs.push_back(Output::Event(Event::DigestsDiffer { node_id }));
-        if planted(Mutant::NoReconcile) || now.mono < session.reconcile_after {
+        if planted(Mutant::NoReconcile) {
+            return;
+        }
+        if now.mono < session.reconcile_after {
+            // What has been done about it may still be on its way.
+            session.compare_at = Some(session.reconcile_after);
             return;
         }
         session.reconcile_after = now.mono + RECONCILE_MS;
+        // Perhaps it is the peer that lacks something, and it has had no reason to compare.
+        if let Some(out) = &mut session.outgoing {
+            out.say_closure = true;
+            out.closed_at = None;
+        }
         self.pull(now, link, Mode::Reconcile, 0);
+        self.pump(now, link);
+    }
+
+    /// Asks for the peer's closure once more: what was different may be the same by now, or must be reconciled again.
+    pub(super) fn compare_again(&mut self, now: Now, link: LinkId) {
+        let Some(session) = self.sessions.get(&link) else { return };
+        let Some(cursor) = session.met().map(|peer| peer.cursor) else { return };
+        if matches!(session.incoming, Incoming::Open { closed: true, .. }) && self.bootstrapping.is_none() {
+            self.pull(now, link, Mode::Increment, cursor);
+        }
     }
 
     pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq) {

@@ -31,6 +31,7 @@ impl Engine {
             in_flight_bytes: 0,
             closed_at: None,
             closures: 0,
+            say_closure: false,
             closed_with: None,
         });
         if let Some(peer) = &mut session.peer {
@@ -83,9 +84,10 @@ impl Engine {
                 self.evaluate(now, link);
             }
             Ok(Batch::Rows { rows, upto, closure, own, knowledge }) => {
-                if knowledge.replica != self.knowledge.replica && knowledge.version < self.knowledge.version {
+                if knowledge.replica != self.knowledge.replica && !planted(Mutant::BatchOfAnotherLife) {
+                    // Positions of one life say nothing in another: what was asked for is not what was read.
                     session.outgoing.iter_mut().for_each(|out| out.reading = None);
-                    return;
+                    return self.learn(now, knowledge);
                 }
                 let sent = knowledge.sent.max(self.knowledge.sent);
                 let closed_at = closure.is_some().then_some(knowledge.version);
@@ -140,7 +142,8 @@ impl Engine {
                 let reconciled = same.is_some_and(|(_, digest)| digest != closure.digest);
                 out.closed_with = Some((closure.vector.clone(), closure.digest));
                 let unknown = out.closures == 0 || !peer.announced.includes(&closure.vector);
-                unknown || reconciled || !changes.rows.is_empty()
+                let differs = core::mem::take(&mut out.say_closure);
+                unknown || reconciled || differs || !changes.rows.is_empty()
             }
             None => !changes.rows.is_empty(),
         };

@@ -32,6 +32,8 @@ pub(super) struct Session {
     pub(super) relay_at: Option<Millis>,
     /// No reconciliation before this.
     pub(super) reconcile_after: Millis,
+    /// Digests differed too soon after one: they are compared again then.
+    pub(super) compare_at: Option<Millis>,
     /// Storage has refused a batch of it so many times in a row, and is offered none before this.
     pub(super) refusals: u32,
     pub(super) retry_at: Option<Millis>,
@@ -71,6 +73,8 @@ pub(super) struct Outgoing {
     /// The version of our knowledge at its last closure: nothing to send while it stands.
     pub(super) closed_at: Option<u64>,
     pub(super) closures: u32,
+    /// The next closure is said although it tells the peer nothing new: its digest differs from the peer's.
+    pub(super) say_closure: bool,
     /// Vector and digest at the last of them.
     pub(super) closed_with: Option<(VersionVector, u128)>,
 }
@@ -120,6 +124,7 @@ impl Session {
             announce_at: None,
             relay_at: None,
             reconcile_after: 0,
+            compare_at: None,
             refusals: 0,
             retry_at: None,
             relayed_upto: 0,

@@ -84,6 +84,10 @@ impl Engine {
                 self.evaluate(now, link);
             }
             let Some(session) = self.sessions.get_mut(&link) else { continue };
+            if session.compare_at.take_if(|at| *at <= now.mono).is_some() {
+                self.compare_again(now, link);
+            }
+            let Some(session) = self.sessions.get_mut(&link) else { continue };
             let Incoming::Open { closed: false, progress_at, mode, .. } = session.incoming else { continue };
             if mode == Mode::Increment && now.mono >= progress_at + TURN_MS {
                 // It keeps its place, and somebody else may begin.

@@ -7,7 +7,7 @@ use crate::hazards::STORIES;
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-const ALL: [Mutant; 31] = [
+const ALL: [Mutant; 32] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -35,6 +35,7 @@ const ALL: [Mutant; 31] = [
     Mutant::NoRotation,
     Mutant::RelayAtOnce,
     Mutant::BatchOvertakes,
+    Mutant::BatchOfAnotherLife,
     Mutant::VisitorTracked,
     Mutant::NoReconcile,
     Mutant::ReconcileKeepsDot,

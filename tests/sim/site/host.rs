@@ -312,7 +312,8 @@ impl Site {
             return self.crash(at);
         }
         self.hosts[at].answers = answers;
-        let delay = self.rng.u64(0..3);
+        let most = if self.rng.u8(..8) == 0 { 40 } else { 3 };
+        let delay = self.rng.u64(0..most);
         self.after(delay, Event::Answers { host: at, epoch });
         Ok(())
     }

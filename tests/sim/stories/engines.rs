@@ -315,3 +315,25 @@ pub fn a_batch_that_waits_for_its_mark_keeps_its_place() {
     // A reconciliation would mend it, while nobody else asks for what B says it covers.
     assert_eq!(bench.engine(1).counters().alarms, 0, "rows were missing, and every vector said that they were there");
 }
+
+// B has all of A's rows. A has taken C's state, and its engine has not been told yet: the answer is on its way. B asks for
+// what lies behind its cursor; in the new life nothing does, so it would be told that it has everything, C's x too.
+pub fn a_batch_of_another_life_is_not_sent() {
+    let [mut a, mut b, mut c] = [1, 2, 3].map(Replica::new);
+    for key in ["a", "b", "c", "d"] {
+        a.put(key, "old");
+    }
+    b.take(&mut a);
+    c.put("x", "new");
+    let mut bench = Bench::of([a, b]);
+    bench.nodes[0].stalled = true;
+    let mut behind = Replica::new(1);
+    behind.table = bench.nodes[0].table.clone();
+    behind.bootstrap(&mut c);
+    bench.nodes[0].table = behind.table;
+    bench.link(0, 1);
+    bench.run(500);
+    bench.nodes[0].stalled = false;
+    assert!(bench.run_until(5_000, |bench| bench.get(1, "x").is_some()));
+    assert_eq!(bench.engine(1).counters().alarms, 0, "x was missing, and every vector said that it was there");
+}
