@@ -21,6 +21,7 @@ pub enum Mutant {
     SentNotMarked,
     ForkNotNoticed,
     ForkGetsNewStamp,
+    ForkClaimsFloor,
     ConfirmBeforeSync,
     AnswerBeforeSync,
     CursorWithoutRows,

@@ -74,7 +74,11 @@ impl Judge {
             _ => Vec::new(),
         };
         let retention = if let Request::Maintain(retention) = &request { Some(retention.clone()) } else { None };
+        let shared = if let Request::Fork { shared, .. } = &request { Some(*shared) } else { None };
         let Ok((reply, after)) = execute(table, now, request);
+        if shared.is_some_and(|shared| after.vector.of(before.replica) > shared) {
+            return Err(format!("fork: n{node}: its vector claims more of its old identity than is shared"));
+        }
         for key in mended {
             let stands = table.rows.of(&key).filter(|(_, head)| head.tombstone && before.vector.covers(head.dot));
             if let Some((row, _)) = stands {

@@ -17,7 +17,7 @@
 
 use crate::table::MemTable;
 use cbddc::id::{Dot, ReplicaId, Seq, VersionVector};
-use cbddc::row::{Body, Rank, Row, RowKey};
+use cbddc::row::{Body, Rank, Row, RowKey, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -292,8 +292,13 @@ pub fn show(row: &Row) -> String {
         Body::Tombstone => "deleted".into(),
     };
     let origin = row.dot.origin.to_bits();
+    let scope = match row.key.scope {
+        Scope::Replicated => "",
+        Scope::System => "system ",
+        Scope::Local => "local ",
+    };
     format!(
-        "{}={body} dot {:x}.{:02x}#{} stamp {}.{}{}",
+        "{scope}{}={body} dot {:x}.{:02x}#{} stamp {}.{}{}",
         row.key.key,
         origin >> 40,
         origin & 0xff,

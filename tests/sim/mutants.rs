@@ -7,7 +7,7 @@ use crate::hazards::STORIES;
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-const ALL: [Mutant; 32] = [
+const ALL: [Mutant; 33] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -23,6 +23,7 @@ const ALL: [Mutant; 32] = [
     Mutant::SentNotMarked,
     Mutant::ForkNotNoticed,
     Mutant::ForkGetsNewStamp,
+    Mutant::ForkClaimsFloor,
     Mutant::ConfirmBeforeSync,
     Mutant::AnswerBeforeSync,
     Mutant::CursorWithoutRows,

@@ -370,3 +370,24 @@ pub fn a_delete_that_a_reconciliation_brought_reaches_everybody() {
     n.take(&mut m);
     assert_eq!(n.get("x"), None, "nobody else would ever tell it");
 }
+
+// D's card is cloned as Q. Q writes a and deletes it, and months later forgets the delete; under the same numbers D writes b
+// and c, which N takes. Q is told that it has two histories. Its floor is above what both share, so N takes Q's state:
+// b and c are nothing that Q ever had, and must wait for a person, not disappear.
+pub fn a_fork_does_not_claim_what_its_floor_names() {
+    let [mut d, mut q, mut n] = replicas();
+    d.put("x", "shared");
+    q.table = d.table.clone();
+    q.put("a", "short-lived");
+    q.delete("a");
+    assert_eq!(q.months_later().dropped, 1);
+    d.put("b", "under the same number");
+    d.put("c", "under the same number");
+    n.take(&mut d);
+    let random = q.random();
+    q.run(Request::Fork { shared: 1, random });
+    assert_eq!(n.newcomer_at(&q), Newcomer::Us, "it may have missed a delete");
+    n.bootstrap(&mut q);
+    let waiting: Vec<_> = n.table.recovered.values().map(|row| row.key.key.clone()).collect();
+    assert_eq!(waiting, ["b", "c"]);
+}
