@@ -92,7 +92,8 @@ impl Site {
             let rows = shared.map(|(_, at)| host.table.rows.rows[at].0.clone());
             // Who has no clock, and no link to anybody who has one, does not know what is over.
             let lost = host.engine.as_ref().is_none_or(|engine| !engine.reading(host.now(self.time)).believed);
-            rows.filter(|row| !row.is_tombstone() && !(lost && row.is_expired(now))).collect()
+            let shown = rows.filter(|row| !row.is_tombstone());
+            shown.filter(|row| !lost || !row.is_expired(now)).collect()
         };
         let settled = |host: &super::Host| host.engine.is_some() && host.is_idle();
         let mut expected = None;
