@@ -4,7 +4,10 @@
 //! What a run does is drawn from its seed, one small seed for each step, so that a failing run can be shrunk by leaving
 //! steps out. `CBDDC_SIM_SEED` replays one.
 
+mod faults;
+mod meeting;
 pub mod session;
+mod settle;
 pub mod world;
 
 use std::fmt::Write as _;

@@ -3,6 +3,8 @@
 //! One event at a time, in virtual milliseconds. What is simulated is the pure half as it is; the shell's part (group
 //! commit, sockets, dialling) is played here.
 
+mod callers;
+mod disk;
 pub mod faults;
 pub mod host;
 pub mod network;

@@ -3,35 +3,32 @@
 
 use super::world::{Outcome, World};
 use cbddc::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
-use cbddc::replica::{
-    Applied, Batch, Incoming, Meeting, Newcomer, Origin, Reply, Request, Said, Stream, history_verdict, newcomer, read,
-    shared_until,
-};
+use cbddc::replica::{Applied, Batch, Incoming, Origin, Reply, Request, Stream, read};
 use cbddc::row::Row;
-use cbddc::wire::{ClockSample, Closure, Hello, MemberNote, Mode};
+use cbddc::wire::{Closure, Mode};
 use std::collections::VecDeque;
 
 pub struct Session {
     pub ends: [usize; 2],
-    lives: [ReplicaId; 2],
+    pub(super) lives: [ReplicaId; 2],
     /// `ways[i]` leads from `ends[i]` to the other end.
-    ways: [Way; 2],
+    pub(super) ways: [Way; 2],
 }
 
 /// One direction.
-struct Way {
+pub(super) struct Way {
     /// The stream that flows here, if any.
-    stream: Option<Stream>,
+    pub(super) stream: Option<Stream>,
     /// The sender's knowledge when it last closed the stream.
-    closed_at: Option<u64>,
-    queue: VecDeque<Packet>,
+    pub(super) closed_at: Option<u64>,
+    pub(super) queue: VecDeque<Packet>,
     /// What the receiver knows that the sender covers.
-    announced: VersionVector,
-    first: bool,
-    reconciled: bool,
+    pub(super) announced: VersionVector,
+    pub(super) first: bool,
+    pub(super) reconciled: bool,
 }
 
-enum Packet {
+pub(super) enum Packet {
     Rows { mode: Mode, rows: Vec<Row>, upto: LocalSeq, closure: Option<Closure> },
     Confirm { vector: VersionVector, relayed: Vec<(DeviceId, ReplicaId, VersionVector)> },
     Floor { vector: VersionVector, floor: VersionVector },
@@ -46,129 +43,6 @@ impl Session {
 }
 
 impl World {
-    fn hello(&mut self, at: usize) -> Hello {
-        let node = &mut self.nodes[at];
-        let mut known = node.table.knowledge.clone();
-        let Ok(clean) = known.is_clean(&mut node.table);
-        let tracked = node.table.members.iter().filter(|(_, member)| member.tracked);
-        Hello {
-            version_min: 1,
-            version_max: 1,
-            node_id: node.name.clone(),
-            replica: known.replica,
-            instance: 0,
-            members: tracked
-                .map(|(device, member)| MemberNote { device: *device, node_id: member.node_id.clone() })
-                .collect(),
-            tokens: known.tokens,
-            clock: ClockSample { millis: 0, synchronised: true },
-            hlc: known.hlc.last(),
-            visitor: node.visitor,
-            bootstrapping: node.bootstrapping,
-            tail: known.tail,
-            vector: known.vector,
-            floor: known.floor,
-            digest: known.digest,
-            clean,
-        }
-    }
-
-    /// Two nodes meet: verdicts, records, floors; then a session is open, or not.
-    pub fn meet(&mut self, a: usize, b: usize) -> Outcome {
-        if self.nodes[a].device == self.nodes[b].device {
-            return Ok(());
-        }
-        let hellos = [self.hello(a), self.hello(b)];
-        let ends = [a, b];
-        for (me, peer) in [(0, 1), (1, 0)] {
-            let seen = self.nodes[ends[me]].table.members.get(&self.nodes[ends[peer]].device);
-            let ours = &self.nodes[ends[me]].table.knowledge.vector;
-            if let Err(common) = history_verdict(seen, ours, &Said::of(&hellos[peer], false)) {
-                let (me, peer) = (ends[me], ends[peer]);
-                if !self.judge.ledger.any_fork() {
-                    return Err(format!("false fork: n{me} takes n{peer} for a fork"));
-                }
-                // The word may be lost.
-                if self.rng.u8(..5) > 0 {
-                    let shared = shared_until(&self.nodes[peer].table.knowledge, common);
-                    self.fork(peer, shared)?;
-                }
-                return Ok(());
-            }
-        }
-        for (me, peer) in [(0, 1), (1, 0)] {
-            let hello = &hellos[peer];
-            let meeting = Meeting {
-                device: self.nodes[ends[peer]].device,
-                node_id: hello.node_id.clone(),
-                tracked: (!hello.visitor).then_some(true),
-                said: Some(Said::of(hello, false)),
-            };
-            self.run(ends[me], Request::Meet(meeting))?;
-            for note in &hello.members {
-                let node = &self.nodes[ends[me]];
-                let known = node.table.members.contains_key(&note.device) || node.device == note.device;
-                let unheard = !known && self.plan.partial_members && self.rng.bool();
-                if !known && !unheard {
-                    let MemberNote { device, node_id } = note.clone();
-                    let meeting = Meeting { device, node_id, tracked: Some(true), said: None };
-                    self.run(ends[me], Request::Meet(meeting))?;
-                }
-            }
-        }
-        let side = |at: usize| (&hellos[at].vector, &hellos[at].floor);
-        let newcomer = match newcomer(side(0), side(1)) {
-            Newcomer::Us => Some(0),
-            Newcomer::Peer => Some(1),
-            Newcomer::Neither => None,
-        };
-        let no_way = |at: usize| Way {
-            stream: None,
-            closed_at: None,
-            queue: VecDeque::new(),
-            announced: hellos[at].vector.clone(),
-            first: true,
-            reconciled: false,
-        };
-        let mut ways = [no_way(0), no_way(1)];
-        if newcomer.is_some() || !self.settling {
-            self.say(|| format!("n{a} and n{b} meet; newcomer {:?}", newcomer.map(|at| ends[at])));
-        }
-        self.tally.count("session");
-        match newcomer {
-            Some(at) if hellos[at].bootstrapping || hellos[1 - at].bootstrapping => return Ok(()),
-            Some(at) => {
-                self.tally.count("bootstrap begun");
-                self.nodes[ends[at]].bootstrapping = true;
-                ways[1 - at].stream =
-                    Some(Stream { mode: Mode::Bootstrap, after: 0, covers: hellos[at].vector.clone() });
-            }
-            None => {
-                let same = hellos[0].vector == hellos[1].vector && hellos[0].clean && hellos[1].clean;
-                let skip = same && hellos[0].digest == hellos[1].digest && self.rng.bool();
-                for from in [0, 1] {
-                    if hellos[from].bootstrapping && !self.plan.lax_bootstrap {
-                        continue;
-                    }
-                    let member = &self.nodes[ends[1 - from]].table.members[&self.nodes[ends[from]].device];
-                    let after = if skip { hellos[from].tail } else { member.cursor };
-                    ways[from].stream =
-                        Some(Stream { mode: Mode::Increment, after, covers: hellos[1 - from].vector.clone() });
-                }
-            }
-        }
-        self.sessions.push(Session { ends, lives: [hellos[0].replica, hellos[1].replica], ways });
-        Ok(())
-    }
-    fn fork(&mut self, at: usize, shared: u64) -> Outcome {
-        self.tally.count("fork mended");
-        self.say(|| format!("n{at} is told that it has two histories, shared until {shared}"));
-        self.cut_all(at);
-        self.nodes[at].bootstrapping = false;
-        let random = self.rng.u64(..);
-        self.run(at, Request::Fork { shared, random }).map(drop)
-    }
-
     pub fn cut(&mut self, session: usize, why: &'static str) {
         let gone = self.sessions.swap_remove(session);
         self.tally.count(why);

@@ -6,10 +6,9 @@ use crate::judge::Judge;
 use crate::ledger::show;
 use crate::table::MemTable;
 use cbddc::id::{DeviceId, LocalSeq, NodeId, VersionVector};
-use cbddc::replica::{Meeting, Precondition, Reply, Request, Retention, Write};
-use cbddc::row::{Body, Row, RowKey, Scope};
+use cbddc::replica::{Precondition, Reply, Request, Retention, Write};
+use cbddc::row::{Body, RowKey, Scope};
 use cbddc::time::{Millis, Reading};
-use std::rc::Rc;
 
 /// A replica.
 pub struct Node {
@@ -20,23 +19,23 @@ pub struct Node {
     pub visitor: bool,
     /// It takes another's state; the stage is in use.
     pub bootstrapping: bool,
-    offset: i64,
-    believed: bool,
+    pub(super) offset: i64,
+    pub(super) believed: bool,
     /// Where its next slice of maintenance starts.
-    slice_after: LocalSeq,
-    disks: Vec<MemTable>,
+    pub(super) slice_after: LocalSeq,
+    pub(super) disks: Vec<MemTable>,
 }
 
 /// Which faults a run may have, drawn from its seed: a run with all of them at once shows little.
 pub struct Plan {
     keys: usize,
-    deaths: bool,
-    rollbacks: bool,
-    clones: bool,
-    early_drops: bool,
-    forced_drops: bool,
-    untracks: bool,
-    clock_jumps: bool,
+    pub(super) deaths: bool,
+    pub(super) rollbacks: bool,
+    pub(super) clones: bool,
+    pub(super) early_drops: bool,
+    pub(super) forced_drops: bool,
+    pub(super) untracks: bool,
+    pub(super) clock_jumps: bool,
     expiry: bool,
     pub partial_members: bool,
     pub visitors: bool,
@@ -45,7 +44,7 @@ pub struct Plan {
     /// Floors are looked at by senders when a stream is asked for, not again, and are not said on open links: what
     /// receivers look at must be enough.
     pub lax_floors: bool,
-    keep: Millis,
+    pub(super) keep: Millis,
 }
 
 pub struct World {
@@ -57,7 +56,7 @@ pub struct World {
     pub time: Millis,
     pub story: String,
     pub tally: Tally,
-    tell: bool,
+    pub(super) tell: bool,
     /// Faults have stopped.
     pub settling: bool,
     values: u64,
@@ -106,7 +105,7 @@ impl World {
         }
         world
     }
-    fn add(&mut self, at: usize, device: DeviceId, table: MemTable, visitor: bool) {
+    pub(super) fn add(&mut self, at: usize, device: DeviceId, table: MemTable, visitor: bool) {
         self.nodes.push(Node {
             device,
             name: NodeId::new(&format!("n{at}")).expect("a short name"),
@@ -129,7 +128,7 @@ impl World {
         let node = &self.nodes[node];
         Reading { millis: self.time.saturating_add_signed(node.offset), believed: node.believed }
     }
-    fn alive(&mut self) -> Option<usize> {
+    pub(super) fn alive(&mut self) -> Option<usize> {
         let alive: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive).collect();
         self.rng.choice(alive)
     }
@@ -243,174 +242,8 @@ impl World {
         }
         Ok(())
     }
-    fn fault(&mut self) -> Outcome {
-        let Some(at) = self.alive() else { return Ok(()) };
-        match self.rng.u8(..9) {
-            0 => {
-                let disk = self.nodes[at].table.clone();
-                let disks = &mut self.nodes[at].disks;
-                disks.push(disk);
-                if disks.len() > 3 {
-                    disks.remove(0);
-                }
-            }
-            1 => self.restart(at, "crash"),
-            2 if self.plan.deaths && self.nodes.iter().filter(|node| node.alive).count() > 1 && self.rng.bool() => {
-                self.say(|| format!("n{at} dies"));
-                self.tally.count("death");
-                self.cut_all(at);
-                self.nodes[at].alive = false;
-                self.excuse(at);
-            }
-            3 if self.plan.rollbacks && !self.nodes[at].disks.is_empty() => {
-                let older = self.rng.usize(..self.nodes[at].disks.len());
-                let disk = self.nodes[at].disks[older].clone();
-                self.judge.ledger.note_second_life(&disk);
-                self.say(|| format!("n{at} is rolled back to {:?}", disk.knowledge.vector));
-                self.judge.new_disk(at, &disk);
-                self.nodes[at].table = disk;
-                self.restart(at, "rollback");
-                self.excuse(at);
-            }
-            4 if self.plan.clones && self.nodes.len() < 8 => {
-                let disk = self.nodes[at].table.clone();
-                self.judge.ledger.note_second_life(&disk);
-                let fresh = self.nodes.len();
-                let same_key = self.rng.bool();
-                self.say(|| format!("n{at} is cloned as n{fresh}{}", if same_key { ", with its key" } else { "" }));
-                let key = if same_key { self.nodes[at].device } else { device(fresh) };
-                self.judge.new_disk(fresh, &disk);
-                self.add(fresh, key, disk, false);
-                self.restart(fresh, "clone");
-            }
-            5 if self.plan.untracks => {
-                let members: Vec<_> = self.nodes[at].table.members.clone().into_iter().collect();
-                if let Some((device, member)) = self.rng.choice(members) {
-                    self.tally.count("untrack");
-                    self.say(|| format!("n{at} untracks {}", member.node_id));
-                    let meeting = Meeting { device, node_id: member.node_id, tracked: Some(false), said: None };
-                    self.run(at, Request::Meet(meeting))?;
-                }
-            }
-            6 | 7 if self.plan.clock_jumps => {
-                self.tally.count("clock jump");
-                let far = 40 * 365 * 86_400_000;
-                let offset = match self.rng.u8(..6) {
-                    0 => far,
-                    1 => -2_000_000,
-                    2 => 1 << 46,
-                    3 => 0,
-                    _ => self.rng.i64(-500..500),
-                };
-                let node = &mut self.nodes[at];
-                (node.offset, node.believed) = (offset, self.rng.bool());
-                self.say(|| format!("n{at}: clock {offset:+}"));
-            }
-            _ => {
-                if !self.sessions.is_empty() {
-                    let session = self.rng.usize(..self.sessions.len());
-                    self.cut(session, "cut");
-                }
-            }
-        }
-        Ok(())
-    }
-    fn excuse(&mut self, lost: usize) {
-        let alive = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
-        self.judge.ledger.excuse(lost, alive);
-    }
-    fn restart(&mut self, at: usize, why: &'static str) {
-        self.tally.count(why);
-        self.cut_all(at);
-        let token = self.rng.u64(..);
-        let node = &mut self.nodes[at];
-        node.bootstrapping = false;
-        node.slice_after = 0;
-        node.table.knowledge.start(token);
-        self.say(|| format!("n{at} starts ({why})"));
-    }
-
-    /// Faults stop; everybody alive exchanges until quiet.
-    pub fn settle(&mut self) -> Outcome {
-        self.rng = fastrand::Rng::with_seed(7);
-        // Whatever can expire has.
-        self.time =
-            self.judge.ledger.made.iter().filter_map(|made| made.row.expires_at).fold(self.time, u64::max) + 10_000;
-        self.settling = true;
-        self.say(|| "faults stop".into());
-        self.sessions.clear();
-        for at in 0..self.nodes.len() {
-            let twin = self.nodes[..at].iter().any(|node| node.device == self.nodes[at].device);
-            let node = &mut self.nodes[at];
-            node.bootstrapping = false;
-            (node.offset, node.believed) = (0, true);
-            if twin {
-                node.device = device(at);
-            }
-        }
-        let alive: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive).collect();
-        let rounds = 3 * alive.len() + 10;
-        let mut quiet = 0;
-        for round in 0..rounds {
-            for at in &alive {
-                // Expiry goes on for ever; dropping goes on for a while.
-                let (min_age, keep) = match round < 4 && self.plan.early_drops {
-                    true => (0, if self.plan.forced_drops { self.plan.keep } else { Millis::MAX }),
-                    false => (Millis::MAX, Millis::MAX),
-                };
-                self.maintain_node(*at, min_age, keep)?;
-            }
-            let mut pairs: Vec<(usize, usize)> =
-                alive.iter().flat_map(|a| alive.iter().filter(move |b| *b > a).map(|b| (*a, *b))).collect();
-            self.rng.shuffle(&mut pairs);
-            for (a, b) in pairs {
-                self.exchange(a, b)?;
-            }
-            self.time += 5;
-            quiet = if self.is_quiet(&alive) { quiet + 1 } else { 0 };
-            if quiet == 2 {
-                return self.final_verdict(&alive);
-            }
-        }
-        // A row that no vector will ever cover keeps the digests from being compared: two histories that nothing but the
-        // digests can tell apart then stay apart.
-        let mut tables = alive.iter().map(|at| self.nodes[*at].table.clone());
-        let orphans = tables.any(|mut table| table.knowledge.clone().is_clean(&mut table) != Ok(true));
-        if self.judge.ledger.any_fork() && orphans {
-            self.tally.count("split behind an orphan");
-            return Ok(());
-        }
-        for at in &alive {
-            let node = &self.nodes[*at].table;
-            let rows: Vec<String> = node.rows.rows.values().map(|(row, _)| show(row)).collect();
-            let text = format!("n{at}: {:?} floor {:?}: {rows:?}", node.knowledge.vector, node.knowledge.floor);
-            self.say(|| text);
-        }
-        Err(format!("convergence: not quiet after {rounds} rounds"))
-    }
-    fn is_quiet(&self, alive: &[usize]) -> bool {
-        let first = &self.nodes[alive[0]].table;
-        let docs = |table: &MemTable| -> Vec<Rc<Row>> {
-            let shared = table.rows.keys.iter().filter(|(key, _)| key.scope != Scope::Local);
-            shared.map(|(_, at)| table.rows.rows[at].0.clone()).filter(|row| !row.is_tombstone()).collect()
-        };
-        let expected = docs(first);
-        alive.iter().all(|at| {
-            let table = &self.nodes[*at].table;
-            table.knowledge.vector == first.knowledge.vector
-                && table.knowledge.digest == first.knowledge.digest
-                && docs(table) == expected
-        })
-    }
-    fn final_verdict(&mut self, alive: &[usize]) -> Outcome {
-        for at in alive {
-            self.judge.check_disk(*at, &self.nodes[*at].table)?;
-        }
-        let tables = self.nodes.iter().filter(|node| node.alive).map(|node| &node.table);
-        self.judge.ledger.verdict(&self.nodes[alive[0]].table, tables)
-    }
 }
 
-fn device(at: usize) -> DeviceId {
+pub(super) fn device(at: usize) -> DeviceId {
     DeviceId([at as u8 + 1; 32])
 }

@@ -4,18 +4,17 @@ use super::{Event, Outcome, START, Site};
 use crate::ledger::show;
 use crate::table::MemTable;
 use cbddc::id::{DeviceId, NodeId};
-use cbddc::proto::{Client, Engine, Event as Said, Input, Now, Output, Settings, StoreFault, Ticket};
-use cbddc::replica::{Knowledge, Precondition, Reply, Request, Stream, Write, read};
-use cbddc::row::{Body, RowKey, Scope};
+use cbddc::proto::{Engine, Event as Said, Input, Now, Output, Settings, StoreFault, Ticket};
+use cbddc::replica::{Knowledge, Reply, Request};
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the keys have large documents, in a run that has any.
-const LARGE_KEYS: usize = 4;
+pub(super) const LARGE_KEYS: usize = 4;
 
 /// What became of a request, and whether it could change documents.
-type Answer = (Ticket, Result<(Reply, Knowledge), StoreFault>, bool);
+pub(super) type Answer = (Ticket, Result<(Reply, Knowledge), StoreFault>, bool);
 
 pub struct Host {
     pub device: DeviceId,
@@ -33,15 +32,15 @@ pub struct Host {
     pub booted: Millis,
     pub slow_until: Millis,
     pub faulty_until: Millis,
-    queue: Vec<(Ticket, Reading, Request)>,
+    pub(super) queue: Vec<(Ticket, Reading, Request)>,
     /// Requests in the commit that runs, or is durable and not answered yet.
-    committing: usize,
+    pub(super) committing: usize,
     /// What storage answers soon: until then the engine does not know what a reader may see already.
-    answers: Vec<Answer>,
+    pub(super) answers: Vec<Answer>,
     tick_at: Millis,
     /// The tickets of callers' requests, and the tickets that are durable.
-    callers: BTreeMap<u64, Ticket>,
-    durable: BTreeSet<Ticket>,
+    pub(super) callers: BTreeMap<u64, Ticket>,
+    pub(super) durable: BTreeSet<Ticket>,
 }
 
 impl Host {
@@ -81,7 +80,7 @@ impl Host {
     }
 }
 
-fn tidies(request: &Request) -> bool {
+pub(super) fn tidies(request: &Request) -> bool {
     matches!(request, Request::Maintain(_) | Request::Confirmed { .. })
 }
 
@@ -145,7 +144,7 @@ impl Site {
         self.set_timer(at);
         Ok(())
     }
-    fn set_timer(&mut self, at: usize) {
+    pub(super) fn set_timer(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         let Some(engine) = &host.engine else { return };
         let due = host.booted + engine.deadline(host.now(self.time));
@@ -168,7 +167,7 @@ impl Site {
         }
         Ok(())
     }
-    fn carry_out(&mut self, at: usize, output: Output) -> Outcome {
+    pub(super) fn carry_out(&mut self, at: usize, output: Output) -> Outcome {
         {
             match output {
                 Output::Send { link, message } => {
@@ -262,191 +261,5 @@ impl Site {
             }
             _ => Ok(()),
         }
-    }
-
-    // ---- the disk ----
-
-    fn begin_commit(&mut self, at: usize) {
-        let slow = self.hosts[at].slow_until > self.time;
-        let latency = if slow { self.rng.u64(100..500) } else { self.rng.u64(1..8) };
-        let host = &mut self.hosts[at];
-        host.committing = host.queue.len();
-        let epoch = host.epoch;
-        self.after(latency, Event::Commit { host: at, epoch });
-    }
-    /// The commit is durable: its requests have happened, all at once.
-    pub fn commit(&mut self, at: usize, epoch: u64) -> Outcome {
-        if self.hosts[at].epoch != epoch {
-            return Ok(());
-        }
-        let count = self.hosts[at].committing;
-        let batch: Vec<_> = self.hosts[at].queue.drain(..count).collect();
-        let fails = self.hosts[at].faulty_until > self.time && self.rng.bool();
-        let (happens, unknown) = (!fails || self.rng.u8(..3) == 0, self.rng.bool());
-        let mut answers = Vec::new();
-        for (ticket, now, request) in batch {
-            let text = if self.tell { describe(&request) } else { None };
-            let tidies = tidies(&request);
-            let answer = if happens {
-                let thorough = self.rng.u8(..40) == 0 || self.plan.thorough;
-                let host = &mut self.hosts[at];
-                let answer = self.judge.execute(at, &mut host.table, now, request, thorough);
-                if let (Err(_), Some(text)) = (&answer, &text) {
-                    self.story.push_str(&format!("{:>7} n{at} {text}\n", self.time));
-                }
-                let (answer, host) = (answer?, &mut self.hosts[at]);
-                host.durable.insert(ticket);
-                if let Some(text) = text {
-                    let reply = format!("{:?}", answer.0);
-                    self.say(|| format!("n{at} {text} => {}", reply.chars().take(150).collect::<String>()));
-                }
-                Some(answer)
-            } else {
-                None
-            };
-            let fault = if happens || unknown { StoreFault::Unknown } else { StoreFault::Failed };
-            answers.push((ticket, answer.filter(|_| !fails).ok_or(fault), tidies));
-        }
-        if self.plan.faults.contains(&super::faults::Fault::Crash) && !self.settling && self.rng.u16(..2000) == 0 {
-            self.tally.count("crash after commit");
-            return self.crash(at);
-        }
-        self.hosts[at].answers = answers;
-        let most = if self.rng.u8(..8) == 0 { 40 } else { 3 };
-        let delay = self.rng.u64(0..most);
-        self.after(delay, Event::Answers { host: at, epoch });
-        Ok(())
-    }
-    pub fn answers(&mut self, at: usize, epoch: u64) -> Outcome {
-        if self.hosts[at].epoch != epoch {
-            return Ok(());
-        }
-        self.hosts[at].committing = 0;
-        for (ticket, result, _) in std::mem::take(&mut self.hosts[at].answers) {
-            if self.hosts[at].epoch != epoch {
-                return Ok(());
-            }
-            self.drive(at, Input::Stored { ticket, result })?;
-            if !self.hosts[at].callers.values().any(|of| *of == ticket) {
-                self.hosts[at].durable.remove(&ticket);
-            }
-        }
-        let host = &self.hosts[at];
-        if host.epoch == epoch && host.committing == 0 && !host.queue.is_empty() {
-            self.begin_commit(at);
-        }
-        Ok(())
-    }
-    pub fn read(&mut self, at: usize, epoch: u64, ticket: Ticket, stream: Stream) -> Outcome {
-        if self.hosts[at].epoch != epoch {
-            return Ok(());
-        }
-        let faulty = self.hosts[at].faulty_until > self.time && self.rng.u8(..4) == 0;
-        let Ok(batch) = read(&mut self.hosts[at].table, &stream);
-        let result = if faulty { Err(StoreFault::Failed) } else { Ok(batch) };
-        self.drive(at, Input::Streamed { ticket, result })
-    }
-
-    // ---- callers ----
-
-    /// Somebody writes some documents somewhere.
-    pub fn work(&mut self) -> Outcome {
-        if self.work == 0 {
-            return Ok(());
-        }
-        let pause = self.rng.u64(1..2 * self.plan.pause);
-        self.after(pause, Event::Work);
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].engine.is_some()).collect();
-        let Some(at) = self.rng.choice(up) else { return Ok(()) };
-        let count = self.rng.usize(1..=self.plan.bulk).min(self.work);
-        self.work -= count;
-        self.operations += count as u64;
-        let writes = (0..count).map(|_| self.draw_write()).collect();
-        self.ask(at, Client::Write(writes))
-    }
-    fn draw_write(&mut self) -> Write {
-        let number = self.rng.usize(..self.plan.keys);
-        let key = format!("k{number}");
-        let scope = match self.rng.u8(..30) {
-            0 => Scope::Local,
-            1 => Scope::System,
-            _ => Scope::Replicated,
-        };
-        let body = match self.rng.u8(..3) == 0 {
-            true => Body::Tombstone,
-            false => self.value(if number < LARGE_KEYS { self.plan.large } else { 0 }),
-        };
-        let expires = self.plan.expiry && body != Body::Tombstone && self.rng.u8(..4) == 0;
-        let expires_at = expires.then(|| START + self.time + self.rng.u64(1..3000));
-        let key = RowKey { scope, collection: "x".into(), key };
-        Write { key, body, expires_at, precondition: Precondition::None }
-    }
-    fn value(&mut self, bytes: usize) -> Body {
-        self.values += 1;
-        let mut value = format!("v{}", self.values).into_bytes();
-        value.resize(bytes.max(value.len()), b' ');
-        Body::Live(value)
-    }
-    /// A caller asks a node.
-    pub fn ask(&mut self, at: usize, request: Client) -> Outcome {
-        self.next_client += 1;
-        let client = self.next_client;
-        let host = &mut self.hosts[at];
-        let now = host.now(self.time);
-        let Some(engine) = &mut host.engine else { return Ok(()) };
-        engine.handle(now, Input::Client { client, request }).map_err(|why| format!("undrained: n{at}: {why}"))?;
-        // The first write request that it leads to is the caller's.
-        let outputs: Vec<Output> = std::iter::from_fn(|| engine.poll()).collect();
-        for output in &outputs {
-            if let Output::Store { ticket, request: Request::Write { .. }, .. } = output {
-                host.callers.entry(client).or_insert(*ticket);
-            }
-        }
-        for output in outputs {
-            self.carry_out(at, output)?;
-        }
-        self.set_timer(at);
-        Ok(())
-    }
-    /// Writes one document, for a told story.
-    pub fn put(&mut self, at: usize, key: &str) -> Outcome {
-        let body = self.value(0);
-        let key = RowKey::replicated("x", key);
-        self.ask(at, Client::Write(vec![Write { key, body, expires_at: None, precondition: Precondition::None }]))
-    }
-    /// Deletes one.
-    pub fn delete(&mut self, at: usize, key: &str) -> Outcome {
-        let (key, body) = (RowKey::replicated("x", key), Body::Tombstone);
-        self.ask(at, Client::Write(vec![Write { key, body, expires_at: None, precondition: Precondition::None }]))
-    }
-    /// What a reader on a node sees.
-    pub fn get(&self, at: usize, key: &str) -> Option<String> {
-        let (row, _) = self.hosts[at].table.rows.of(&RowKey::replicated("x", key))?;
-        row.value().map(|value| String::from_utf8_lossy(value).into_owned())
-    }
-}
-
-fn describe(request: &Request) -> Option<String> {
-    match request {
-        Request::Write { writes, sending } => {
-            let body = |write: &Write| match &write.body {
-                Body::Live(value) => String::from_utf8_lossy(value).trim_end().to_owned(),
-                Body::Tombstone => "deleted".into(),
-            };
-            let keys: Vec<String> = writes.iter().map(|write| format!("{}={}", write.key.key, body(write))).collect();
-            Some(format!("writes {keys:?}{}", if *sending { ", sent" } else { "" }))
-        }
-        Request::Apply(incoming) => {
-            let rows: Vec<String> = incoming.rows.iter().map(show).collect();
-            let closes = incoming.closure.as_ref().map(|closure| &closure.vector);
-            Some(format!(
-                "applies {:?} {rows:?} of {} upto {} closure {closes:?}",
-                incoming.mode, incoming.replica, incoming.upto
-            ))
-        }
-        Request::Bootstrap { .. } => Some("bootstraps".into()),
-        Request::Stage { first, rows } => Some(format!("stages {} rows, first {first}", rows.len())),
-        Request::Fork { shared, .. } => Some(format!("forks, shared {shared}")),
-        _ => None,
     }
 }
