@@ -68,6 +68,7 @@ hazards! {
     "a number used twice": disks::a_delete_that_a_reconciliation_brought_reaches_everybody [ReconcileKeepsDot];
     "weakening the vector's sentence": engines::a_batch_that_waits_for_its_mark_keeps_its_place [BatchOvertakes];
     "weakening the vector's sentence": engines::a_batch_of_another_life_is_not_sent [BatchOfAnotherLife];
+    "a number used twice": engines::who_finds_a_difference_tells_the_peer [NoReconcile];
     "confirm after fsync": engines::a_batch_is_confirmed_after_fsync [ConfirmBeforeSync];
     "confirm after fsync": engines::a_caller_is_answered_after_fsync [AnswerBeforeSync];
     "clocks that vote": engines::four_boxes_at_their_build_date_do_not_outvote_the_one_that_has_ntp [EveryClockVotes];

@@ -337,3 +337,28 @@ pub fn a_batch_of_another_life_is_not_sent() {
     assert!(bench.run_until(5_000, |bench| bench.get(1, "x").is_some()));
     assert_eq!(bench.engine(1).counters().alarms, 0, "x was missing, and every vector said that it was there");
 }
+
+// K had a delete of x under the number under which M has y; it has taken y in a reconciliation that was cut before M could
+// compare. M writes z. When K has taken z both cover the same, and only K compares: of what it says then nothing is news
+// to M. K lacks nothing any more; M lacks the delete.
+pub fn who_finds_a_difference_tells_the_peer() {
+    let [mut d, mut q, mut k, mut m] = [1, 2, 3, 4].map(Replica::new);
+    d.put("x", "here");
+    k.take(&mut d);
+    m.take(&mut d);
+    q.table = d.table.clone();
+    d.delete("x");
+    k.take(&mut d);
+    q.put("y", "under the same number");
+    m.take(&mut q);
+    let parcel = m.parcel(&mut k, Mode::Reconcile, usize::MAX).expect("nothing was dropped");
+    k.apply(&m, parcel);
+    m.put("z", "new");
+    let mut bench = Bench::of([k, m]);
+    bench.link(0, 1);
+    assert!(
+        bench.run_until(5_000, |bench| bench.agrees() && bench.get(1, "x").is_none()),
+        "nobody told M of the delete"
+    );
+    assert!(bench.get(0, "y").is_some());
+}
