@@ -120,8 +120,12 @@ impl Shell {
 
     pub(super) fn stranger_refused(&self, address: SocketAddr, error: &LinkError) {
         self.links.refused.set(self.links.refused.get() + 1);
-        let news = self.tracker.borrow_mut().failed(self.now().mono, &address.ip().to_string(), &error.to_string());
-        if news {
+        let (now, from) = (self.now().mono, address.ip().to_string());
+        let mut tracker = self.tracker.borrow_mut();
+        // Whoever sends garbage is refused for another reason each time: only the first is worth a warning.
+        let known = tracker.failures(now).any(|(address, _)| address == from);
+        tracker.failed(now, &from, &error.to_string());
+        if !known {
             warn!("link refused address={} reason=\"{}\"", address, error.to_string());
         } else {
             debug!("link refused address={} reason=\"{}\"", address, error.to_string());
