@@ -8,6 +8,7 @@ use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
 use super::schema::{self, APPLICATION_ID};
 use crate::error::Error;
+use crate::mutants::{Mutant, planted};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -103,6 +104,9 @@ fn header_is_empty(path: &Path, header: &[u8]) -> Result<bool, Error> {
 /// After a sync that failed, the kernel holds pages as clean that never reached the disk; a log that is continued behind
 /// such a hole would lose what is committed later. Written again, they are dirty again, and this sync is honest.
 pub(super) fn settle_log(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    if planted(Mutant::LogNotSettled) {
+        return Ok(false);
+    }
     for suffix in ["-wal", "-journal"] {
         let at = beside(path, suffix);
         let settled = disk.rewrite(&at).map_err(|error| failure::file("settling", &at, error))?;
@@ -131,7 +135,12 @@ pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
     let mode = if options.wal { "wal" } else { "truncate" };
     set(&connection, "journal_mode", mode, mode)?;
     // 2 is FULL, 3 is EXTRA: without a log the folder must be synced too when the journal is emptied.
-    let synchronous = if options.wal { "2" } else { "3" };
+    let synchronous = match options.wal {
+        _ if planted(Mutant::SynchronousOff) => "0",
+        _ if planted(Mutant::SynchronousNormal) => "1",
+        true => "2",
+        false => "3",
+    };
     set(&connection, "synchronous", synchronous, synchronous)?;
     set(&connection, "wal_autocheckpoint", "0", "0")?;
     let limit = format!("{}", options.log_bytes);
