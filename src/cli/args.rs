@@ -40,6 +40,18 @@ pub(super) enum Command {
     Run,
     #[command(flatten)]
     Client(ClientCommand),
+    /// Have the running node make a backup; with FILE, copy it there
+    Backup {
+        /// A file or a folder on this machine; another backup is replaced, nothing else is
+        file: Option<PathBuf>,
+    },
+    /// Put a backup in the place of the database; the node must be stopped
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
+    /// Look at all of the database, through the running node or on the file
+    Check,
     /// The cluster key
     #[command(subcommand)]
     Key(KeyCommand),
@@ -217,6 +229,10 @@ mod tests {
             "peers untrack gateway-07",
             "peers replace gateway-07",
             "health --api 127.0.0.1:1 --token-file t",
+            "backup",
+            "backup f.db",
+            "restore f.db",
+            "check",
             "key new",
             "key show",
             "key set -",

@@ -5,13 +5,16 @@
 
 use super::Options;
 use super::failure::{self, Failure};
-use super::schema::{self, APPLICATION_ID};
+use super::header::{self, Kind};
+use super::restore;
+use super::schema;
 use crate::error::Error;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::time::Duration;
@@ -19,7 +22,8 @@ use std::{format, vec};
 
 /// How long a connection waits for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(10);
-const HEADER_BYTES: usize = 100;
+/// The database and its lock are nobody else's: documents stand in it in the clear.
+const MODE: u32 = 0o600;
 
 /// The folder, the lock, and whether there is a database of ours.
 #[derive(Debug)]
@@ -37,26 +41,46 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Makes the folder, takes the lock and looks at the file.
-pub(super) fn place(path: &Path) -> Result<Place, Error> {
-    let folder = match path.parent() {
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Makes the folder of a database where there is none.
+pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        fs::create_dir_all(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
+        sync_folder(folder_of(folder))?;
+    }
+    Ok(())
+}
+
+/// Makes the folder, takes the lock and looks at the file, before SQLite does.
+pub(super) fn place(path: &Path) -> Result<Place, Error> {
     if path.is_dir() {
         let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
         return Err(failure::file("opening the database", path, error));
     }
-    if !folder.is_dir() {
-        fs::create_dir_all(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
-        let above = folder.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
-        sync_folder(above)?;
-    }
+    make_folder(path)?;
     let lock = lock(path)?;
-    let new = match File::open(path) {
-        Ok(file) => header_is_empty(path, file)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => return Err(failure::file("opening the database", path, error)),
+    restore::notice(path)?;
+    let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
+    let new = match header::kind(path)? {
+        None => {
+            let made = OpenOptions::new().create_new(true).write(true).mode(MODE).open(path);
+            made.map_err(|error| failure::file("creating the database", path, error))?;
+            true
+        }
+        Some(Kind::Empty) => true,
+        Some(Kind::Database | Kind::Backup) => false,
+        Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
+        Some(Kind::Foreign) => {
+            return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
+        }
     };
     Ok(Place { lock, new })
 }
@@ -68,9 +92,9 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
 }
 
 /// One process holds a database. The lock goes with the process, whatever ends it.
-fn lock(path: &Path) -> Result<File, Error> {
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
     let at = beside(path, ".lock");
-    let opened = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&at);
+    let opened = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(MODE).open(&at);
     let mut file = opened.map_err(|error| failure::file("opening the lock", &at, error))?;
     match file.try_lock() {
         Ok(()) => {
@@ -92,27 +116,6 @@ fn lock(path: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => Err(failure::file("locking", &at, error)),
     }
-}
-
-/// Whether the file is still empty; an error where it is somebody else's.
-fn header_is_empty(path: &Path, file: File) -> Result<bool, Error> {
-    let mut header = vec::Vec::with_capacity(HEADER_BYTES);
-    let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
-    read.map_err(|error| failure::file("reading the database", path, error))?;
-    if header.is_empty() {
-        return Ok(true);
-    }
-    let ours = APPLICATION_ID.to_be_bytes();
-    let next = "set Persistence.DatabasePath to another file";
-    let at = path.display();
-    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
-        return Err(Error::persistence(format!("{at} is not a database; {next}"), None));
-    }
-    // An interrupted creation leaves a header without an id; whether it has tables is seen later.
-    if header[68..72] != ours && header[68..72] != [0; 4] {
-        return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
-    }
-    Ok(false)
 }
 
 /// Makes sure that what the last process left in the log is on the disk and not only in the page cache.
@@ -195,7 +198,7 @@ fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
 }
 
 /// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
-fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
+pub(super) fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
     connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
     let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
         Ok(match row.get_ref(0)? {
@@ -252,4 +255,10 @@ pub(super) fn schema(
     };
     transaction.commit()?;
     Ok(answer)
+}
+
+/// Whether a process holds the database; asks without taking it.
+pub(super) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(beside(path, ".lock")) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

@@ -10,7 +10,7 @@ use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::replica::{self, Batch, Feed, FeedPage, Stream};
+use crate::replica::{self, Batch, Feed, FeedPage, Knowledge, Stream};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -35,6 +35,7 @@ pub(super) enum Ask {
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
     Scrub(LocalSeq, u64, Answer<Scrubbed>),
+    Knowledge(Answer<Knowledge>),
 }
 
 /// Questions that may wait.
@@ -165,6 +166,10 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
         Ask::Sizes(reply) => {
             let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
             let _ = reply.try_send(sizes);
+        }
+        Ask::Knowledge(reply) => {
+            let known = reading.snapshot(options, |connection| Ok(State::load(connection)?.knowledge));
+            let _ = reply.try_send(known);
         }
         Ask::Scrub(after, bytes, reply) => {
             let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));

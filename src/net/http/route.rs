@@ -30,6 +30,10 @@ pub(super) enum Route {
     Peer { node_id: String },
     /// `/v1/peers/{nodeId}/replace`
     ReplacePeer { node_id: String },
+    /// `/v1/backups`
+    Backups,
+    /// `/v1/integrity-check`
+    IntegrityCheck,
     /// `/health`
     Health,
     /// `/livez`
@@ -63,6 +67,8 @@ impl Route {
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
             ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
+            ["v1", "backups"] => Route::Backups,
+            ["v1", "integrity-check"] => Route::IntegrityCheck,
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,

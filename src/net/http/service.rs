@@ -2,7 +2,9 @@
 
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::string::String;
 use std::vec::Vec;
 
@@ -32,6 +34,10 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// What is counted; with the names of peers where `names` says so.
