@@ -15,6 +15,7 @@ mod codec;
 mod commit;
 mod copy;
 mod counters;
+mod disk;
 mod failure;
 mod header;
 mod inbox;
@@ -43,18 +44,19 @@ pub use check::Checked;
 use commit::{Job, Outcome};
 pub use counters::Counters;
 use counters::Tally;
+pub use disk::{Disk, Entry, FileSystem, Held};
 use inbox::{Bounds, Inbox, Rejected};
 use keeper::Keeper;
 pub use ledger::{BackupLedger, LastBackup};
 use reader::{Ask, Gate};
 pub use restore::Restored;
 pub use scrub::{Damage, Finding, Scrubbed};
-use std::fs::File;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Bytes of write-ahead log at which it is copied back; one transaction may carry it beyond.
@@ -65,7 +67,7 @@ const WRITES: Bounds = Bounds { jobs: 1024, bytes: 8 * 1024 * 1024 };
 const REQUESTS: Bounds = Bounds { jobs: 2048, bytes: 16 * 1024 * 1024 };
 
 /// How the database is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The file. `-wal`, `-shm` and `.lock` stand beside it.
     pub path: PathBuf,
@@ -81,6 +83,12 @@ pub struct Options {
     pub max_database_bytes: Option<u64>,
     /// Documents are refused where less would be free on the file system.
     pub min_free_bytes: u64,
+    /// Bytes of write-ahead log at which it is copied back: [`WAL_BYTES_MAX`] or less.
+    pub log_bytes: u64,
+    /// Without a request for this long, the writing thread tidies.
+    pub idle: Duration,
+    /// The disk below.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Options {
@@ -94,6 +102,9 @@ impl Options {
             heap_limit_bytes: None,
             max_database_bytes: None,
             min_free_bytes: 64 * 1024 * 1024,
+            log_bytes: WAL_BYTES_MAX,
+            idle: Duration::from_millis(500),
+            disk: FileSystem::shared(),
         }
     }
 }
@@ -157,7 +168,7 @@ struct Threads {
     writer: JoinHandle<Result<(), Error>>,
     reader: JoinHandle<()>,
     /// Lets the next one in when it goes.
-    _lock: File,
+    _lock: Held,
 }
 
 impl Store {
@@ -168,8 +179,8 @@ impl Store {
     /// Another process holds it; it cannot be read or written; it is damaged, of a later release, or not a database.
     pub fn open(options: Options, random: &mut dyn FnMut() -> u64) -> Result<(Store, Opened), Error> {
         let path = options.path.clone();
-        let place = open::place(&path)?;
-        open::settle_log(&path)?;
+        let place = open::place(&*options.disk, &path)?;
+        open::settle_log(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
         let connection = open::writer(&options).map_err(told)?;
         let (created, clean) = open::schema(&connection, &path, place.new, random).map_err(told)?;
@@ -184,7 +195,7 @@ impl Store {
             created,
             unclean: !clean,
             restored,
-            backups: ledger::read(&path),
+            backups: ledger::read(&*options.disk, &path),
             path: path.clone(),
         };
 
@@ -350,8 +361,12 @@ impl Store {
     /// # Errors
     /// The disk's; `TooManyRequests` while a backup or check is under way.
     pub async fn note_backup_clock(&self, elapsed_ms: Millis) -> Result<(), Error> {
-        let path = self.0.options.path.clone();
-        self.keep(move || ledger::write(&path, &BackupLedger { elapsed_ms, ..ledger::read(&path) })).await
+        let options = Arc::clone(&self.0.options);
+        self.keep(move || {
+            let (disk, path) = (&*options.disk, &options.path);
+            ledger::write(disk, path, &BackupLedger { elapsed_ms, ..ledger::read(disk, path) })
+        })
+        .await
     }
     /// Restores a backup as the database at `database`, where no node is running. It is verified before anything is touched;
     /// the database that was there is set aside. The next start takes a new identity.
@@ -359,30 +374,30 @@ impl Store {
     /// # Errors
     /// A node holds the database; the file is not a whole database of this or an earlier release; no room.
     pub fn restore(database: &Path, file: &Path) -> Result<Restored, Error> {
-        restore::restore(database, file)
+        restore::restore(&FileSystem, database, file)
     }
     /// Looks at all of a database that no node has open.
     ///
     /// # Errors
     /// A node holds it; it cannot be read at all.
     pub fn check_offline(database: &Path) -> Result<Checked, Error> {
-        check::offline(database)
+        check::offline(&FileSystem, database)
     }
     /// Whether a file says that it is a backup.
     pub fn is_backup(file: &Path) -> bool {
-        matches!(header::kind(file), Ok(Some(header::Kind::Backup)))
+        matches!(header::kind(&FileSystem, file), Ok(Some(header::Kind::Backup)))
     }
     /// Reads all of a backup; answers how many rows are in it.
     ///
     /// # Errors
     /// It is no whole database of this or an earlier release, or damaged.
     pub fn verify_backup(file: &Path) -> Result<u64, Error> {
-        let found = verify::file(file, || false)?;
+        let found = verify::file(&FileSystem, file, || false)?;
         if found.damage.is_empty() { Ok(found.rows) } else { Err(found.damage.error(file, "take another backup")) }
     }
     /// Whether a node has the database open.
     pub fn is_held(database: &Path) -> bool {
-        open::is_held(database)
+        disk::is_held(&open::beside(database, ".lock"))
     }
     /// What the writing thread has done since the start.
     pub fn counters(&self) -> Counters {

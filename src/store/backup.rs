@@ -2,20 +2,19 @@
 //!
 //! Runs on the thread of `keeper`; the pages are copied by the writing thread, see `copy`. Knows no schedule.
 
+use super::disk::Disk;
 use super::failure::{self, Failure};
 use super::keeper::Keeper;
 use super::ledger::{self, BackupLedger, LastBackup};
-use super::open::{beside, sync_folder};
+use super::open::{beside, connect, set, sync_folder};
 use super::schema::BACKUP_ID;
-use super::verify;
-use super::{Options, space};
+use super::space::file_bytes;
+use super::{Options, verify};
 use crate::error::Error;
 use crate::replica::Knowledge;
 use crate::time::Millis;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use std::format;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::sync::Arc;
@@ -80,35 +79,33 @@ fn name(now: Millis, counter: u64) -> String {
 
 /// The folder of the backups.
 struct Shelf<'a> {
+    disk: &'a dyn Disk,
     folder: &'a Path,
 }
 
 impl Shelf<'_> {
     /// Makes the folder and clears it of what an interrupted backup has left. What it does not know it leaves alone.
-    fn open(folder: &Path) -> Result<Shelf<'_>, Error> {
+    fn open<'a>(disk: &'a dyn Disk, folder: &'a Path) -> Result<Shelf<'a>, Error> {
         let told = |doing: &str, at: &Path| {
             let (doing, at) = (doing.to_string(), at.to_path_buf());
             move |error: std::io::Error| failure::backup_file(&doing, &at, error)
         };
-        fs::create_dir_all(folder).map_err(told("creating the folder", folder))?;
-        for entry in fs::read_dir(folder).map_err(told("reading the folder", folder))? {
-            let name = entry.map_err(told("reading the folder", folder))?.file_name();
-            let Some(name) = name.to_str() else { continue };
+        disk.create_folders(folder).map_err(told("creating the folder", folder))?;
+        for name in disk.names(folder).map_err(told("reading the folder", folder))? {
             let whole = name.split_once(PARTIAL).map(|(whole, _)| whole);
             if whole.is_some_and(|whole| counter(whole).is_some() || whole == LATEST) {
                 let at = folder.join(name);
-                fs::remove_file(&at).map_err(told("removing", &at))?;
+                disk.remove(&at).map_err(told("removing", &at))?;
             }
         }
-        Ok(Shelf { folder })
+        Ok(Shelf { disk, folder })
     }
     /// Oldest first.
     fn backups(&self) -> Result<Vec<Numbered>, Error> {
-        let entries = fs::read_dir(self.folder)
-            .map_err(|error| failure::backup_file("reading the folder", self.folder, error))?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names = self.disk.names(self.folder);
+        let names = names.map_err(|error| failure::backup_file("reading the folder", self.folder, error))?;
         let mut found: Vec<Numbered> =
-            names.filter_map(|name| Some(Numbered { counter: counter(&name)?, name })).collect();
+            names.into_iter().filter_map(|name| Some(Numbered { counter: counter(&name)?, name })).collect();
         found.sort();
         Ok(found)
     }
@@ -123,7 +120,7 @@ impl Shelf<'_> {
     }
     fn remove(&self, name: &str) -> Result<(), Error> {
         let at = self.folder.join(name);
-        fs::remove_file(&at).map_err(|error| failure::backup_file("removing", &at, error))?;
+        self.disk.remove(&at).map_err(|error| failure::backup_file("removing", &at, error))?;
         log::info!("event=BackupRemoved path={}", at.display());
         Ok(())
     }
@@ -132,7 +129,9 @@ impl Shelf<'_> {
     fn make_room(&self, bytes: u64, min_free_bytes: u64) -> Result<u64, Error> {
         let mut removed = 0;
         loop {
-            let free = space::free_bytes(self.folder)
+            let free = self
+                .disk
+                .free_bytes(self.folder)
                 .map_err(|error| failure::backup_file("asking for free space in", self.folder, error))?;
             let needed = bytes.saturating_add(min_free_bytes);
             if free >= needed {
@@ -149,28 +148,29 @@ impl Shelf<'_> {
     fn publish(&self, partial: &Path, name: &str) -> Result<PathBuf, Error> {
         let (at, latest) = (self.folder.join(name), self.folder.join(LATEST));
         let next = beside(&latest, PARTIAL);
-        fs::rename(partial, &at).map_err(|error| failure::backup_file("naming", &at, error))?;
-        sync_folder(self.folder)?;
-        let linked = fs::hard_link(&at, &next).or_else(|_| {
-            // File systems of cards that are read elsewhere know no second name.
-            fs::copy(&at, &next)?;
-            File::open(&next)?.sync_all()
-        });
-        let renamed = linked.and_then(|()| fs::rename(&next, &latest));
+        let disk = self.disk;
+        disk.rename(partial, &at).map_err(|error| failure::backup_file("naming", &at, error))?;
+        sync_folder(disk, self.folder)?;
+        // File systems of cards that are read elsewhere know no second name.
+        let linked = disk.link(&at, &next).or_else(|_| disk.copy(&at, &next));
+        let renamed = linked.and_then(|()| disk.rename(&next, &latest));
         renamed.map_err(|error| failure::backup_file("naming", &latest, error))?;
-        sync_folder(self.folder)?;
+        sync_folder(disk, self.folder)?;
         Ok(at)
     }
 }
 
 /// Goes unless it became a backup.
-struct Partial(PathBuf);
+struct Partial<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+}
 
-impl Drop for Partial {
+impl Drop for Partial<'_> {
     fn drop(&mut self) {
-        for at in ["", "-journal", "-wal", "-shm"].map(|suffix| beside(&self.0, suffix)) {
+        for at in ["", "-journal", "-wal", "-shm"].map(|suffix| beside(&self.path, suffix)) {
             // Not there any more, or swept by the next backup.
-            let _ = fs::remove_file(at);
+            let _ = self.disk.remove(&at);
         }
     }
 }
@@ -183,76 +183,69 @@ pub(super) fn make(
     knowledge: &Knowledge,
     nudge: impl Fn(),
 ) -> Result<Backup, Error> {
+    let (disk, database) = (&*options.disk, &options.path);
     let folder = std::path::absolute(&order.folder).unwrap_or_else(|_| order.folder.clone());
-    let shelf = Shelf::open(&folder)?;
-    let ledger = ledger::read(&options.path);
+    let shelf = Shelf::open(disk, &folder)?;
+    let ledger = ledger::read(disk, database);
     if let Some(last) = ledger.last.as_ref().filter(|last| last.content == content(knowledge)) {
-        let path = folder.join(&last.name);
-        if fs::metadata(&path).is_ok_and(|file| file.len() == last.bytes) {
-            let bytes = last.bytes;
-            ledger::write(&options.path, &BackupLedger { elapsed_ms: 0, ..ledger })?;
+        let (path, bytes) = (folder.join(&last.name), last.bytes);
+        if bytes > 0 && file_bytes(disk, &path) == bytes {
+            ledger::write(disk, database, &BackupLedger { elapsed_ms: 0, ..ledger })?;
             return Ok(Backup { path, bytes, unchanged: true, removed: 0 });
         }
     }
-    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    let bytes = size(&options.path) + size(&beside(&options.path, "-wal"));
+    let bytes = file_bytes(disk, database) + file_bytes(disk, &beside(database, "-wal"));
     let mut removed = shelf.make_room(bytes, options.min_free_bytes)?;
     let newest = shelf.backups()?.last().map_or(0, |newest| newest.counter);
     let counter = ledger.counter.max(newest) + 1;
     let name = name(order.now, counter);
-    let partial = Partial(beside(&folder.join(&name), PARTIAL));
-    copy(keeper, &partial.0, nudge)?;
-    mark(&partial.0).map_err(|failure| failure.into_error("marking the backup", &partial.0))?;
-    let found = verified(keeper, &partial.0)?;
-    let bytes = size(&partial.0);
-    let path = shelf.publish(&partial.0, &name)?;
+    let partial = Partial { disk, path: beside(&folder.join(&name), PARTIAL) };
+    copy(keeper, disk, &partial.path, nudge)?;
+    mark(disk, &partial.path).map_err(|failure| failure.into_error("marking the backup", &partial.path))?;
+    let found = verified(keeper, disk, &partial.path)?;
+    let bytes = file_bytes(disk, &partial.path);
+    let path = shelf.publish(&partial.path, &name)?;
     removed += shelf.rotate(order.keep.max(1) as usize)?;
     let last = LastBackup { name, bytes, at: order.now, content: content(&found) };
-    ledger::write(&options.path, &BackupLedger { counter, elapsed_ms: 0, last: Some(last) })?;
+    ledger::write(disk, database, &BackupLedger { counter, elapsed_ms: 0, last: Some(last) })?;
     Ok(Backup { path, bytes, unchanged: false, removed })
 }
 
 /// Has the database copied into a new file.
-fn copy(keeper: &Arc<Keeper>, to: &Path, nudge: impl Fn()) -> Result<(), Error> {
+fn copy(keeper: &Arc<Keeper>, disk: &dyn Disk, to: &Path, nudge: impl Fn()) -> Result<(), Error> {
     let told = |error| failure::backup_file("writing", to, error);
-    let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(to).map_err(told)?;
+    disk.create(to).map_err(told)?;
     let copied = || -> Result<(), Failure> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let destination = Connection::open_with_flags(to, flags)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let destination = connect(disk, to, flags)?;
         // It is nothing until it is whole: no journal, and it is synced here, piece by piece.
         destination.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA cache_size = -256; PRAGMA mmap_size = 0",
         )?;
-        let sync = || file.sync_data().map_err(|error| Failure::from(told(error)));
+        let sync = || disk.sync(to).map_err(|error| Failure::from(told(error)));
         drop(keeper.desk.copy(destination, nudge, sync, || keeper.is_stopping())?);
         sync()
     };
-    copied().map_err(|failure| failure.into_error("copying the database", to))?;
-    file.sync_all().map_err(told)
+    copied().map_err(|failure| failure.into_error("copying the database", to))
 }
 
 /// Makes of the copy a backup: one file without a log, that says what it is.
-fn mark(path: &Path) -> Result<(), Failure> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+fn mark(disk: &dyn Disk, path: &Path) -> Result<(), Failure> {
+    let connection = connect(disk, path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch("PRAGMA cache_size = -256; PRAGMA mmap_size = 0; PRAGMA locking_mode = EXCLUSIVE")?;
-    super::open::set(&connection, "journal_mode", "delete", "delete")?;
-    super::open::set(&connection, "synchronous", "2", "2")?;
+    set(&connection, "journal_mode", "delete", "delete")?;
+    set(&connection, "synchronous", "2", "2")?;
     let id = format!("{BACKUP_ID}");
-    super::open::set(&connection, "application_id", &id, &id)?;
+    set(&connection, "application_id", &id, &id)?;
     connection.close().map_err(|(_, error)| error.into())
 }
 
 /// Reads all of it again, from the disk and not from memory.
-fn verified(keeper: &Arc<Keeper>, path: &Path) -> Result<Knowledge, Error> {
-    let forget = File::open(path).and_then(|file| {
-        file.sync_all()?;
-        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
-    });
-    forget.map_err(|error| failure::backup_file("reading", path, error))?;
+fn verified(keeper: &Arc<Keeper>, disk: &dyn Disk, path: &Path) -> Result<Knowledge, Error> {
+    disk.forget(path).map_err(|error| failure::backup_file("reading", path, error))?;
     let stop = Arc::clone(keeper);
-    let found = verify::file(path, move || stop.is_stopping())?;
+    let found = verify::file(disk, path, move || stop.is_stopping())?;
     if !found.damage.is_empty() {
         let next = "nothing was kept of it: look for damage with 'cbddc check'";
         return Err(found.damage.error(path, next));

@@ -4,17 +4,19 @@
 //! one long snapshot, and that one ends where the log has grown by its bound or, without a log, where a write waits.
 
 use super::commit::Job;
+use super::disk::{Disk, Entry};
 use super::failure::Failure;
 use super::inbox::Inbox;
 use super::keeper::Keeper;
 use super::open::{self, beside};
+use super::space::file_bytes;
 use super::table::State;
 use super::verify::{self, Findings};
 use super::{Finding, Options, WAL_BYTES_MAX, schema, scrub};
 use crate::error::Error;
 use crate::replica::Knowledge;
 use rusqlite::{Connection, ErrorCode};
-use std::fs;
+
 use std::path::Path;
 use std::string::String;
 use std::sync::Arc;
@@ -83,7 +85,8 @@ pub(super) fn running(keeper: &Arc<Keeper>, options: &Options, writes: &Arc<Inbo
     }
     for _ in 0..ATTEMPTS {
         let log = beside(&options.path, "-wal");
-        let size = move || fs::metadata(&log).map_or(0, |log| log.len());
+        let disk = Arc::clone(&options.disk);
+        let size = move || file_bytes(&*disk, &log);
         let (began, wal, writes) = (size().max(WAL_BYTES_MAX), options.wal, Arc::clone(writes));
         let enough = move || if wal { size() > began + LOG_GROWTH_MAX } else { writes.has_jobs() };
         match keeper.with_connection(options, true, enough, structure) {
@@ -100,14 +103,14 @@ pub(super) fn running(keeper: &Arc<Keeper>, options: &Options, writes: &Arc<Inbo
 }
 
 /// Where no node is: the lock is held meanwhile, and a log that the last process left is read with it.
-pub(super) fn offline(path: &Path) -> Result<Checked, Error> {
-    if !path.is_file() {
+pub(super) fn offline(disk: &dyn Disk, path: &Path) -> Result<Checked, Error> {
+    if !matches!(disk.entry(path), Ok(Some(Entry::File(_)))) {
         let error = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(super::failure::file("checking", path, error));
     }
-    let lock = open::lock(path)?;
-    let log = ["-wal", "-journal"].iter().any(|log| fs::metadata(beside(path, log)).is_ok_and(|log| log.len() > 0));
-    let checked = if log { with_log(path) } else { verify::file(path, || false).map(of_file) };
+    let lock = open::lock(disk, path)?;
+    let log = ["-wal", "-journal"].iter().any(|log| file_bytes(disk, &beside(path, log)) > 0);
+    let checked = if log { with_log(disk, path) } else { verify::file(disk, path, || false).map(of_file) };
     drop(lock);
     checked
 }
@@ -119,11 +122,11 @@ fn of_file(found: verify::Verified) -> Checked {
 
 /// A database that was not stopped in order is read with its log, which only a connection that could write can do. It writes
 /// nothing and copies nothing back.
-fn with_log(path: &Path) -> Result<Checked, Error> {
+fn with_log(disk: &dyn Disk, path: &Path) -> Result<Checked, Error> {
     let read = || -> Result<Checked, Failure> {
         use rusqlite::OpenFlags;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = open::connect(disk, path, flags)?;
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch("PRAGMA mmap_size = 0; PRAGMA cache_size = -1024; PRAGMA query_only = 1; BEGIN")?;
         if let Some(record) = schema::record(&connection)? {

@@ -2,14 +2,13 @@
 //!
 //! Reads and, for one mark, writes four bytes; knows nothing of what follows them.
 
+use super::disk::Disk;
 use super::failure;
+use super::open::is_folder;
 use super::schema::{APPLICATION_ID, BACKUP_ID, RESTORED_ID};
 use crate::error::Error;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
-use std::vec::Vec;
 
 const HEADER_BYTES: usize = 100;
 /// Where the application id stands (SQLite's file format, section 1.3).
@@ -31,20 +30,16 @@ pub(super) enum Kind {
 }
 
 /// What the file is; `None` where there is none.
-pub(super) fn kind(path: &Path) -> Result<Option<Kind>, Error> {
-    if path.is_dir() {
-        let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+pub(super) fn kind(disk: &dyn Disk, path: &Path) -> Result<Option<Kind>, Error> {
+    if is_folder(disk, path) {
+        let error = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(failure::file("opening the database", path, error));
     }
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failure::file("opening the database", path, error)),
-    };
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
-    read.map_err(|error| failure::file("reading the database", path, error))?;
-    Ok(Some(of(&header)))
+    match disk.read_start(path, HEADER_BYTES) {
+        Ok(header) => Ok(Some(of(&header))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failure::file("opening the database", path, error)),
+    }
 }
 
 fn of(header: &[u8]) -> Kind {
@@ -64,11 +59,8 @@ fn of(header: &[u8]) -> Kind {
 }
 
 /// Writes an application id over the one that is there: four bytes of one sector.
-pub(super) fn mark(path: &Path, id: i32) -> Result<(), Error> {
-    let marked = OpenOptions::new().write(true).open(path).and_then(|file| {
-        file.write_all_at(&id.to_be_bytes(), ID_AT as u64)?;
-        file.sync_all()
-    });
+pub(super) fn mark(disk: &dyn Disk, path: &Path, id: i32) -> Result<(), Error> {
+    let marked = disk.write_at(path, ID_AT as u64, &id.to_be_bytes());
     marked.map_err(|error| failure::file("marking", path, error))
 }
 

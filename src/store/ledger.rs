@@ -3,19 +3,16 @@
 //!
 //! A file that cannot be read is as good as none: the numbers of the backups that are there say where to go on.
 
+use super::disk::Disk;
 use super::failure;
 use super::open::{beside, folder_of, sync_folder};
 use crate::error::Error;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::vec::Vec;
 
-const BYTES_MAX: u64 = 4096;
+const BYTES_MAX: usize = 4096;
 
 /// What is known of the backups that were made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,25 +45,19 @@ pub(super) fn place(database: &Path) -> PathBuf {
     beside(database, ".backups")
 }
 
-pub(super) fn read(database: &Path) -> BackupLedger {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(place(database)).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
-    read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+pub(super) fn read(disk: &dyn Disk, database: &Path) -> BackupLedger {
+    let bytes = disk.read_start(&place(database), BYTES_MAX);
+    bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Durably, or the one before stays.
-pub(super) fn write(database: &Path, ledger: &BackupLedger) -> Result<(), Error> {
+pub(super) fn write(disk: &dyn Disk, database: &Path, ledger: &BackupLedger) -> Result<(), Error> {
     let at = place(database);
     let partial = beside(database, ".backups.partial");
     let text = serde_json::to_vec(ledger).map_err(|error| {
         Error::persistence("the record of backups could not be encoded; report this", Some(error.into()))
     })?;
-    let written = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&partial, &at)
-    };
-    written().map_err(|error| failure::file("writing the record of backups", &at, error))?;
-    sync_folder(folder_of(database))
+    let written = disk.write(&partial, &text).and_then(|()| disk.rename(&partial, &at));
+    written.map_err(|error| failure::file("writing the record of backups", &at, error))?;
+    sync_folder(disk, folder_of(database))
 }

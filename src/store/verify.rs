@@ -3,10 +3,12 @@
 //!
 //! Changes nothing, leaves nothing beside the file, and takes no lock: it is for files that lie still.
 
+use super::disk::{Disk, Entry};
 use super::failure::{self, Failure};
 use super::header::{self, Kind};
-use super::open::beside;
+use super::open::{beside, connect};
 use super::schema::{self, BACKUP_ID};
+use super::space::file_bytes;
 use super::table::{SqlTable, State};
 use super::{Finding, codec, scrub};
 use crate::error::{Error, PersistenceKind};
@@ -16,6 +18,7 @@ use crate::row::RowKey;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 use std::format;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::string::{String, ToString};
@@ -64,16 +67,17 @@ impl Findings {
 }
 
 /// Refuses, by its first bytes and by what stands beside it, what cannot be a whole database of ours in one file.
-pub(super) fn one_file(path: &Path) -> Result<Kind, Error> {
+pub(super) fn one_file(disk: &dyn Disk, path: &Path) -> Result<Kind, Error> {
     let at = path.display();
     let refuse = |what: &str| Err(Error::persistence(format!("{at} {what}"), None));
     // A folder can be opened like a file, and fails only when it is read.
-    let there = std::fs::metadata(path).and_then(|file| match file.is_dir() {
-        true => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
-        false => Ok(()),
+    let there = disk.entry(path).and_then(|entry| match entry {
+        Some(Entry::File(_)) => Ok(()),
+        Some(Entry::Folder) => Err(io::ErrorKind::IsADirectory.into()),
+        None => Err(io::ErrorKind::NotFound.into()),
     });
     there.map_err(|error| failure::backup_file("reading", path, error))?;
-    let kind = match header::kind(path)? {
+    let kind = match header::kind(disk, path)? {
         None => return refuse("is not there any more"),
         Some(Kind::Empty) => return refuse("is empty: it holds no database"),
         Some(Kind::Other) => return refuse("is not a database"),
@@ -82,7 +86,7 @@ pub(super) fn one_file(path: &Path) -> Result<Kind, Error> {
     };
     for log in ["-wal", "-journal"] {
         let log = beside(path, log);
-        if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        if file_bytes(disk, &log) > 0 {
             let log = log.display();
             return refuse(&format!(
                 "has {log} beside it: it is not whole in one file; a backup never has one, so this is a copy of a database \
@@ -94,11 +98,12 @@ pub(super) fn one_file(path: &Path) -> Result<Kind, Error> {
 }
 
 /// Opens a file that lies still: no lock, no log, nothing is written.
-fn open(path: &Path, stopping: impl Fn() -> bool + Send + 'static) -> Result<Connection, Failure> {
+fn open(disk: &dyn Disk, path: &Path, stopping: impl Fn() -> bool + Send + 'static) -> Result<Connection, Failure> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let name = percent_encode(absolute.as_os_str().as_bytes(), NON_ALPHANUMERIC);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let mut connection = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)?;
+    let uri = format!("file:{name}?immutable=1");
+    let mut connection = connect(disk, Path::new(&uri), flags)?;
     connection.execute_batch(
         "PRAGMA mmap_size = 0; PRAGMA cache_size = -1024; PRAGMA temp_store = 2; PRAGMA trusted_schema = 0;
          PRAGMA cell_size_check = 1; PRAGMA query_only = 1",
@@ -111,10 +116,14 @@ fn open(path: &Path, stopping: impl Fn() -> bool + Send + 'static) -> Result<Con
 ///
 /// # Errors
 /// It cannot be read, is of another program or of a later release, or is damaged beyond reading. Other damage is an answer.
-pub(super) fn file(path: &Path, stopping: impl Fn() -> bool + Clone + Send + 'static) -> Result<Verified, Error> {
-    one_file(path)?;
+pub(super) fn file(
+    disk: &dyn Disk,
+    path: &Path,
+    stopping: impl Fn() -> bool + Send + 'static,
+) -> Result<Verified, Error> {
+    one_file(disk, path)?;
     let told = |failure: Failure| failure.into_error("reading", path);
-    let connection = open(path, stopping).map_err(told)?;
+    let connection = open(disk, path, stopping).map_err(told)?;
     let record = schema::record(&connection).map_err(|error| told(error.into()))?;
     let Some(record) = record else {
         return Err(Error::persistence(format!("{} is a database of another program", path.display()), None));

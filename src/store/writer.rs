@@ -11,7 +11,7 @@ use super::keeper::Keeper;
 use super::reader::Gate;
 use super::space::Space;
 use super::table::State;
-use super::{Options, WAL_BYTES_MAX, open, schema};
+use super::{Options, open, schema};
 use crate::error::Error;
 use crate::time::Millis;
 use rusqlite::Connection;
@@ -31,10 +31,9 @@ const BATCH: Bounds = Bounds { jobs: 256, bytes: 512 * 1024 };
 /// After a commit that several shared, those who were answered are given this long to come again, so that commits do
 /// not alternate between many requests and few.
 const COME_AGAIN: Duration = Duration::from_micros(200);
-/// Without a request for this long, the thread tidies.
-const IDLE: Duration = Duration::from_millis(500);
-/// A log shorter than this is left alone when idle: its pages will change again, and each copy wears the card.
-const IDLE_LOG_BYTES: u64 = 1024 * 1024;
+/// A log shorter than this share of its bound is left alone when idle: its pages will change again, and each copy wears
+/// the card.
+const IDLE_LOG_SHARE: u64 = 4;
 /// Free pages given back to the file system in one step.
 const VACUUM_PAGES: u32 = 64;
 /// Fewer free pages are kept: they will be used again.
@@ -45,6 +44,8 @@ const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
 /// Pages that are copied between two commits while a backup is made: a writer waits that long.
 const COPY_PAGES: i32 = 16;
+/// While the copy waits for the disk; it is woken.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// The thread's own.
 pub(super) struct Writer {
@@ -79,7 +80,7 @@ impl Writer {
         state: State,
     ) -> Writer {
         Writer {
-            space: Space::new(options.max_database_bytes, options.min_free_bytes),
+            space: Space::new(&options),
             options,
             inbox,
             gate,
@@ -90,7 +91,7 @@ impl Writer {
             broken: None,
             state,
             log_pages: Arc::new(AtomicI32::new(0)),
-            checkpoint_at: WAL_BYTES_MAX,
+            checkpoint_at: 0,
             untidy: true,
         }
     }
@@ -107,7 +108,7 @@ impl Writer {
             if let Some(undone) = self.broken.take() {
                 self.mend(undone);
             }
-            match self.turn(self.untidy.then_some(IDLE), &mut last) {
+            match self.turn(self.untidy.then_some(self.options.idle), &mut last) {
                 Turn::Worked => {}
                 Turn::Idle => self.tidy(),
                 Turn::Closed => return self.finish(),
@@ -161,7 +162,7 @@ impl Writer {
             // A commit goes before a step, and a step waits until the one before has reached the disk.
             let idle = match desk.may_copy() {
                 May::Copy => Duration::ZERO,
-                May::Wait => IDLE,
+                May::Wait => WAIT,
                 May::GiveUp => return Err(failure::closed().into()),
             };
             if self.turn(Some(idle), last) == Turn::Closed {
@@ -249,7 +250,7 @@ impl Writer {
             drop(connection);
         }
         let path = &self.options.path;
-        open::settle_log(path)?;
+        open::settle_log(&*self.options.disk, path)?;
         let connection = open::writer(&self.options)?;
         open::quick_check(&connection, path)?;
         if self.options.wal {
@@ -270,7 +271,7 @@ impl Writer {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        self.checkpoint_at = WAL_BYTES_MAX;
+        self.checkpoint_at = self.options.log_bytes;
         self.connection = Some(Rc::new(connection));
         Ok(())
     }
@@ -291,7 +292,7 @@ impl Writer {
         match done {
             Ok((log, copied)) if log == copied => {
                 self.log_pages.store(0, Ordering::Relaxed);
-                self.checkpoint_at = WAL_BYTES_MAX;
+                self.checkpoint_at = self.options.log_bytes;
                 let now = self.last_now;
                 self.tally.count(|counters| {
                     counters.checkpoints += 1;
@@ -307,11 +308,11 @@ impl Writer {
             }
             // Another program reads an old state, or there is no room: the log grows until that ends. Tried again a step
             // later.
-            Ok(_) if checked => self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4,
+            Ok(_) if checked => self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4,
             not_done => {
                 let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
                 let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
-                self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4;
+                self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4;
                 self.tally.count(|counters| counters.checkpoints_put_off += 1);
                 if let Some(connection) = &self.connection {
                     // Only the waiting time of foreign locks is at stake.
@@ -325,7 +326,7 @@ impl Writer {
     /// One step of what can wait: the log first, then free pages.
     fn tidy(&mut self) {
         self.untidy = false;
-        if self.log_bytes() >= IDLE_LOG_BYTES {
+        if self.log_bytes() >= self.options.log_bytes / IDLE_LOG_SHARE {
             self.checkpoint(CheckpointMode::PASSIVE);
         }
         match self.vacuum() {
