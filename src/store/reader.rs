@@ -10,7 +10,7 @@ use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::replica::{self, Batch, Feed, FeedPage, Knowledge, Stream};
+use crate::replica::{self, Batch, Feed, FeedPage, Knowledge, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -32,6 +32,7 @@ pub(super) enum Ask {
     Collections(Millis, Answer<Vec<CollectionSummary>>),
     Stream(Stream, Answer<Batch>),
     Feed(Feed, Answer<FeedPage>),
+    Recovered(u64, usize, Answer<Vec<Waiting>>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
     Scrub(LocalSeq, u64, Answer<Scrubbed>),
@@ -158,6 +159,13 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
                 feed.next(&mut SqlTable::new(connection, &mut state))
             });
             let _ = reply.try_send(page);
+        }
+        Ask::Recovered(after, limit, reply) => {
+            let rows = reading.snapshot(options, |connection| {
+                let mut state = State::load(connection)?;
+                SqlTable::new(connection, &mut state).recovered(after, limit)
+            });
+            let _ = reply.try_send(rows);
         }
         Ask::Statistics(reply) => {
             let statistics = reading.snapshot(options, query::statistics);

@@ -1,6 +1,9 @@
 //! What the server asks of a node.
 
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{
+    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
+    RecoveredSelection, Stored, WriteOp,
+};
 use crate::error::Error;
 use crate::report::{
     BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
@@ -38,6 +41,14 @@ pub(crate) trait Service: 'static {
     async fn backup(&self) -> Result<BackupReport, Error>;
     /// Looks at all of the database.
     async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
+    /// Rows that were kept aside, behind a number.
+    async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
+    /// Writes them again or forgets them.
+    async fn decide_recovered(
+        &self,
+        choice: RecoveredChoice,
+        selection: RecoveredSelection,
+    ) -> Result<RecoveredOutcome, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// What is counted; with the names of peers where `names` says so.
