@@ -151,8 +151,7 @@ async fn run(executor: Rc<smol::LocalExecutor<'static>>, load: Rc<Load>, rate: u
     for task in tasks {
         task.await;
     }
-    let measured = latencies.borrow().clone();
-    measured
+    latencies.borrow().clone()
 }
 
 async fn fill(store: &Store, path: &Path, bytes: u64) -> u64 {
@@ -179,7 +178,8 @@ async fn compare(store: &Store, documents: u64, acknowledged: &[u64]) -> u64 {
             let key: u64 = document.key.parse().unwrap();
             let number: u64 = std::str::from_utf8(&document.value[1..21]).unwrap().trim().parse().unwrap();
             let stride = documents / HOT;
-            let wanted = if key % stride == 0 { acknowledged.get((key / stride) as usize).copied() } else { None };
+            let wanted =
+                if key.is_multiple_of(stride) { acknowledged.get((key / stride) as usize).copied() } else { None };
             assert!(number >= wanted.unwrap_or(0), "{key}: {number} is older than {wanted:?}");
             seen += 1;
         }
