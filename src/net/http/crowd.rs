@@ -22,11 +22,13 @@ use std::vec::Vec;
 /// Places beyond the bound, for `/health`, `/livez`, `/readyz` and `/metrics`.
 const MONITORING_PLACES: usize = 8;
 
+/// What a connection is doing, and the task that serves it: dropping that ends it.
+type Connection = (Rc<Activity>, Task<()>);
+
 /// The connections of one listener.
 pub(super) struct Crowd {
     max: usize,
-    /// Dropping a task ends its connection.
-    open: RefCell<HashMap<u64, (Rc<Activity>, Task<()>)>>,
+    open: RefCell<HashMap<u64, Connection>>,
     counters: Rc<Counters>,
     bodies: Bodies,
     press: Sender<()>,
