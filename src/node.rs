@@ -6,6 +6,8 @@
 //! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
 //! a disk or a peer.
 
+mod backups;
+mod damage;
 mod documents;
 mod events;
 mod feed;
@@ -14,6 +16,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod recovered;
 mod reports;
 mod service;
 mod shell;
@@ -23,11 +26,14 @@ mod tracker;
 
 use crate::config::Config;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json,
+    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, RecoveredChoice, RecoveredOutcome,
+    RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -151,6 +157,27 @@ impl Node {
     pub async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.shell.replace(node_id).await
     }
+    /// Rows that were kept aside when this node took the state of a peer, behind a number: 0 is from the first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
+        self.shell.recovered(after, limit).await
+    }
+    /// Writes rows that were kept aside again as new, above whatever stands at their keys; all that are selected.
+    ///
+    /// # Errors
+    /// The store's; what was decided before stays decided.
+    pub async fn apply_recovered(&self, selection: RecoveredSelection) -> Result<RecoveredOutcome, Error> {
+        self.shell.decide_recovered(RecoveredChoice::Apply, selection).await
+    }
+    /// Forgets rows that were kept aside; all that are selected.
+    ///
+    /// # Errors
+    /// The store's; what was decided before stays decided.
+    pub async fn drop_recovered(&self, selection: RecoveredSelection) -> Result<RecoveredOutcome, Error> {
+        self.shell.decide_recovered(RecoveredChoice::Drop, selection).await
+    }
     /// How well everything is.
     pub async fn health(&self) -> HealthReport {
         self.shell.health().await
@@ -158,6 +185,21 @@ impl Node {
     /// What every part has counted, as `GET /metrics` shows it.
     pub async fn metrics(&self) -> Metrics {
         self.shell.metrics(true).await
+    }
+    /// Makes a backup in the configured folder: whole, verified, rotated. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// `DiskFull` where space is short, the folder's and the disk's, [`Error::DatabaseCorruption`] where what was copied is
+    /// damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn backup(&self) -> Result<BackupReport, Error> {
+        self.shell.backup().await
+    }
+    /// Looks at all of the database: checksums of all rows, trees, indexes, sums. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::DatabaseCorruption`] says what is damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.shell.check_integrity().await
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {

@@ -23,6 +23,11 @@ pub(super) struct Statements {
     pub(super) count: &'static str,
     pub(super) count_dead: &'static str,
     pub(super) count_system: &'static str,
+    pub(super) rows_after: &'static str,
+    pub(super) position: &'static str,
+    pub(super) is_tombstone: &'static str,
+    pub(super) is_expiring: &'static str,
+    pub(super) name: &'static str,
 }
 
 macro_rules! heads {
@@ -143,6 +148,35 @@ macro_rules! statements {
                 "_key
                 WHERE scope = 2 AND NOT flags & 1"
             ),
+            rows_after: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " NOT INDEXED WHERE seq > ?1 ORDER BY seq"
+            ),
+            position: concat!(
+                "SELECT seq FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            is_tombstone: concat!(
+                "SELECT 1 FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone WHERE flags & 1 AND seq = ?1"
+            ),
+            is_expiring: concat!(
+                "SELECT 1 FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
+                WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at = ?1 AND seq = ?2"
+            ),
+            name: concat!("SELECT scope, collection, key FROM ", $row, " INDEXED BY ", $row, "_key WHERE +seq = ?1"),
         }
     };
 }
@@ -160,6 +194,16 @@ pub(super) const KEEP_RECOVERED: &str =
     "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
     collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 pub(super) const DROP_RECOVERED: &str =
-    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5";
+    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5
+    RETURNING settled";
+pub(super) const RECOVERED_OF: &str =
+    "SELECT stamp, origin, settled FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";
+/// The first eight columns are those of a head.
 pub(super) const RECOVERED: &str =
-    "SELECT stamp, origin FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";
+    "SELECT id, stamp, origin, dot, flags, expires_at, hash, scope, collection, key, value
+    FROM recovered WHERE id > ?1 AND NOT settled ORDER BY id LIMIT ?2";
+pub(super) const FORGET_RECOVERED: &str = "DELETE FROM recovered WHERE id = ?1";
+/// The value is not needed any more; what it was is.
+pub(super) const SETTLE_RECOVERED: &str = "UPDATE recovered SET settled = 1, value = NULL WHERE id = ?1";
+/// So many traces of rows that were decided about are kept.
+pub(super) const TRIM_SETTLED: &str = "DELETE FROM recovered WHERE settled AND id <= ?1 - 65536";

@@ -242,6 +242,11 @@ fn collections_status_and_peers_are_said() {
 fn peers_are_untracked_and_replaced_by_name() {
     serving(|bench| async move {
         assert_eq!(bench.ask("DELETE", "/v1/peers/gateway%2007", &[], b"").await.status, 204);
+        let made = bench.ask("POST", "/v1/backups", &[], b"").await;
+        assert_eq!((made.status, made.json()["bytes"].as_u64()), (201, Some(4096)));
+        let checked = bench.ask("POST", "/v1/integrity-check", &[], b"").await;
+        assert_eq!((checked.status, &checked.json()["ok"]), (200, &true.into()));
+        assert_eq!(bench.get("/v1/integrity-check").await.headers["allow"], "POST");
         let replaced = bench.ask("POST", "/v1/peers/gateway%2007/replace", &[], b"").await;
         let expected = json!({ "nodeId": "gateway 07", "device": "ab12", "address": "10.0.0.7:5000" });
         assert_eq!((replaced.status, replaced.json()), (200, expected));
@@ -330,5 +335,23 @@ fn a_store_that_does_not_answer_is_a_timeout() {
         bench.service.stuck.set(true);
         bench.put(A, "1").await.is(504, "TIMEOUT_ERROR", "");
         assert_eq!(bench.get("/livez").await.status, 200);
+    });
+}
+
+#[test]
+fn rows_that_were_kept_aside_are_listed_and_decided_about() {
+    with_server(HttpOptions::default(), |bench| async move {
+        let page = bench.get("/v1/recovered?limit=10").await;
+        let text = String::from_utf8(page.body.clone()).unwrap();
+        assert!(text.contains(r#""key":"x""#) && text.contains(r#""value":{"kept":1.50}"#), "{text}");
+        assert!(text.contains(r#"{"number":2,"damaged":true}"#) && text.ends_with(r#""next":"2"}"#), "{text}");
+        let applied = bench.ask("POST", "/v1/recovered/apply?key=x&collection=users", &[], b"").await;
+        let expected = serde_json::json!({ "written": 1, "settled": 1, "damaged": 0, "waiting": 1 });
+        assert_eq!((applied.status, applied.json()), (200, expected));
+        let dropped = bench.ask("POST", "/v1/recovered/drop", &[], b"").await;
+        assert_eq!(dropped.json()["written"], 0);
+        bench.ask("POST", "/v1/recovered/drop?all=1", &[], b"").await.is(400, "REQUEST_ERROR", "BadRequest");
+        assert_eq!(bench.get("/v1/recovered/apply").await.headers["allow"], "POST");
+        assert_eq!(bench.ask("POST", "/v1/recovered", &[], b"").await.status, 405);
     });
 }
