@@ -14,6 +14,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod progress;
 mod reports;
 mod service;
 mod shell;
@@ -39,6 +40,7 @@ use std::format;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 pub use tracker::SyncTracker;
@@ -162,6 +164,14 @@ impl Node {
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {
         self.shell.readiness()
+    }
+    /// Whether the node moves: both storage threads answer and connections are accepted, each within `patience`. For
+    /// whoever feeds a watchdog; a disk that refuses and a network that is away are for [`Node::health`].
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] that names what did not move.
+    pub async fn check_progress(&self, patience: Duration) -> Result<(), Error> {
+        self.shell.check_progress(patience).await
     }
     /// Says goodbye to the peers, finishes what was accepted, and closes the database.
     ///

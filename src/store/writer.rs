@@ -39,6 +39,8 @@ const PAGE_BYTES: u64 = 4096;
 /// How long a checkpoint waits for readers of another program.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
+/// Steps of SQLite's virtual machine from one sign of life to the next: some milliseconds of work.
+const STEPS_PER_BEAT: i32 = 100_000;
 
 /// The thread's own.
 pub(super) struct Writer {
@@ -66,7 +68,7 @@ impl Writer {
         inbox: Arc<Inbox<Job>>,
         gate: Arc<Gate>,
         tally: Arc<Tally>,
-        connection: Connection,
+        mut connection: Connection,
         state: State,
     ) -> Result<Writer, Failure> {
         let space = Space::new(options.max_database_bytes, options.min_free_bytes);
@@ -84,6 +86,7 @@ impl Writer {
             checkpoint_at: WAL_BYTES_MAX,
             untidy: true,
         };
+        writer.give_pulse(&mut connection)?;
         writer.adopt(connection)?;
         Ok(writer)
     }
@@ -172,7 +175,8 @@ impl Writer {
         }
         let path = &self.options.path;
         open::settle_log(path)?;
-        let connection = open::writer(&self.options)?;
+        let mut connection = open::writer(&self.options)?;
+        self.give_pulse(&mut connection)?;
         open::quick_check(&connection, path)?;
         if self.options.wal {
             connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
@@ -182,6 +186,17 @@ impl Writer {
         reading.open(&self.options)?;
         self.tally.count(|counters| counters.reopened += 1);
         log::warn!("event=StoreReopened path={}", self.options.path.display());
+        Ok(())
+    }
+
+    /// A check of the whole file may take minutes: whoever watches over this thread sees that it goes on.
+    fn give_pulse(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let tally = Arc::clone(&self.tally);
+        let at_work = move || {
+            tally.beat();
+            false
+        };
+        connection.progress_handler(STEPS_PER_BEAT, Some(at_work))?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 pub(crate) struct Probe {
     delay_ms: Option<u64>,
     fail: Option<PathBuf>,
+    hold: Option<PathBuf>,
     log: Option<PathBuf>,
 }
 
@@ -23,6 +24,11 @@ impl Probe {
         self.fail = Some(path.into());
         self
     }
+    /// While this file exists, no sync of the child comes to its end.
+    pub(crate) fn hold(mut self, path: impl Into<PathBuf>) -> Probe {
+        self.hold = Some(path.into());
+        self
+    }
     /// Events of the child are appended to this file.
     pub(crate) fn log(mut self, path: impl Into<PathBuf>) -> Probe {
         self.log = Some(path.into());
@@ -33,6 +39,7 @@ impl Probe {
         let mut pairs = vec![("LD_PRELOAD", library().display().to_string())];
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
         pairs.extend(self.fail.as_ref().map(|fail| ("CBDDC_PROBE_FAIL", fail.display().to_string())));
+        pairs.extend(self.hold.as_ref().map(|hold| ("CBDDC_PROBE_HOLD", hold.display().to_string())));
         pairs.extend(self.log.as_ref().map(|log| ("CBDDC_PROBE_LOG", log.display().to_string())));
         pairs
     }
