@@ -244,6 +244,8 @@ fn every_status_that_is_described_is_answered_in_its_shape() {
         guarded.ask("GET", "/v1/changes?timeout=0s", &[("Authorization", "Bearer s3cret-token-42")], b"").json();
     let foreign = format!("/v1/changes?since={}", foreign["next"].as_str().unwrap());
     ask(d, "GET", "/v1/changes", &foreign, &[], b"", 410);
+    ask(d, "POST", "/v1/backups", "/v1/backups", &[], b"", 201);
+    ask(d, "POST", "/v1/integrity-check", "/v1/integrity-check", &[], b"", 200);
     ask(d, "GET", "/v1/recovered", "/v1/recovered", &[], b"", 200);
     ask(d, "POST", "/v1/recovered/apply", "/v1/recovered/apply", &[], b"", 200);
     ask(d, "POST", "/v1/recovered/drop", "/v1/recovered/drop?collection=c&key=k", &[], b"", 200);
@@ -280,9 +282,8 @@ fn every_status_that_is_described_is_answered_in_its_shape() {
     ask(d, "DELETE", "/v1/peers/{nodeId}", "/v1/peers/described-peer", &[], b"", 204);
 
     // A disk without room: not ready, not healthy.
-    let full = Node::new("described-full")
-        .set("Persistence__MinFreeMb", "67108864")
-        .set("Sync__EnableOfflineQueue", "false");
+    let full =
+        Node::new("described-full").set("Persistence__MinFreeMb", "67108864").set("Sync__EnableOfflineQueue", "false");
     let full = full.started();
     full.put("c", "k", "1").expect(507);
     for path in ["/health", "/readyz"] {
