@@ -39,6 +39,8 @@ pub enum Mutant {
     NoReconcile,
     ReconcileKeepsDot,
     LocalLeaves,
+    QueuedIsBlind,
+    QueuedKeepsStamp,
 }
 
 #[cfg(feature = "mutants")]

@@ -18,6 +18,7 @@ mod query;
 mod reader;
 mod schema;
 mod space;
+mod spill;
 mod sql;
 mod table;
 mod writer;
@@ -32,6 +33,7 @@ pub use counters::Counters;
 use counters::Tally;
 use inbox::{Bounds, Inbox, Rejected};
 use reader::{Ask, Gate};
+pub use spill::{Spill, said_of_loss};
 use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
@@ -133,8 +135,6 @@ struct Shared {
 struct Threads {
     writer: JoinHandle<Result<(), Error>>,
     reader: JoinHandle<()>,
-    /// Lets the next one in when it goes.
-    _lock: File,
 }
 
 impl Store {
@@ -145,6 +145,7 @@ impl Store {
     /// Another process holds it; it cannot be read or written; it is damaged, of a later release, or not a database.
     pub fn open(options: Options, random: &mut dyn FnMut() -> u64) -> Result<(Store, Opened), Error> {
         let path = options.path.clone();
+        spill::lend_reserve(&path);
         let place = open::place(&path)?;
         open::settle_log(&path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
@@ -160,7 +161,8 @@ impl Store {
 
         let options = Arc::new(options);
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
-        let (stopping, stopped) = async_channel::bounded(1);
+        // Closed once both threads have ended: each drops its side.
+        let (stopping, stopped) = async_channel::bounded::<()>(1);
         let tally = Arc::<Tally>::default();
         let writer = writer::Writer::new(
             Arc::clone(&options),
@@ -171,16 +173,22 @@ impl Store {
             state,
         )
         .map_err(told)?;
+        let (lock, reader_stopping) = (place.lock, stopping.clone());
         let writer = thread("cbddc-write", move || {
             let _stopping = stopping;
+            // Lets the next process in when it goes, and that is when nothing more is written.
+            let _lock: File = lock;
             writer.run()
         })?;
         let reader = {
             let reads = Arc::clone(&reads);
-            thread("cbddc-read", move || reader::run(&options, &reads, &gate))
+            thread("cbddc-read", move || {
+                let _stopping = reader_stopping;
+                reader::run(&options, &reads, &gate);
+            })
         };
         let reader = reader.inspect_err(|_| writes.close())?;
-        let threads = Mutex::new(Some(Threads { writer, reader, _lock: place.lock }));
+        let threads = Mutex::new(Some(Threads { writer, reader }));
         Ok((Store(Arc::new(Shared { writes, reads, tally, stopped, threads })), opened))
     }
 
@@ -294,9 +302,17 @@ impl Store {
     pub async fn close(&self) -> Result<(), Error> {
         self.0.writes.close();
         self.0.reads.close();
-        // Ends when the writing thread drops its side; nothing is ever sent.
+        // Ends when both threads have dropped their sides; nothing is ever sent.
         let _ = self.0.stopped.recv().await;
         self.0.join()
+    }
+
+    /// Waits for nothing any more: the threads end by themselves once the disk answers, and the database stays locked until
+    /// then. For a stop that has no more time; what was answered is durable, and the next start looks after the rest.
+    pub fn abandon(&self) {
+        self.0.writes.close();
+        self.0.reads.close();
+        drop(self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn ask<T>(
@@ -311,7 +327,7 @@ impl Store {
 impl Shared {
     fn join(&self) -> Result<(), Error> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Threads { writer, reader, _lock }) = threads else { return Ok(()) };
+        let Some(Threads { writer, reader }) = threads else { return Ok(()) };
         let died = || Error::persistence("a storage thread died; report this with the log", None);
         let read = reader.join().map_err(|_| died());
         writer.join().unwrap_or_else(|_| Err(died())).and(read)

@@ -91,7 +91,7 @@ impl Default for HttpOptions {
             grace: Duration::from_secs(1),
             transfer_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
-            shutdown_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_millis(3_500),
             counters: Rc::default(),
         }
     }

@@ -1,7 +1,9 @@
 //! The node as the HTTP API sees it.
 
 use super::shell::Shell;
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{
+    Accepted, Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Queued, Stored, WriteOp,
+};
 use crate::error::Error;
 use crate::net::http;
 use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
@@ -15,6 +17,12 @@ pub(super) struct Service(pub(super) Rc<Shell>);
 impl http::Service for Service {
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         self.0.write(ops).await
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        self.0.accept(op).await
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.0.offline.latest(collection, key)
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         self.0.get(collection, key).await

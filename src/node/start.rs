@@ -1,5 +1,6 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
@@ -82,6 +83,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -92,7 +95,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
+    let shell =
+        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline });
     for (listener, surface) in http {
         serve_http(&shell, listener, surface)?;
     }

@@ -2,6 +2,7 @@
 //!
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
+//! - `small_disk`: a file system that can be filled.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
 //! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
@@ -13,6 +14,7 @@ mod client;
 mod lan;
 mod probe;
 mod process;
+mod small_disk;
 mod speaker;
 
 mod alone;
@@ -25,6 +27,8 @@ mod feed;
 mod members;
 mod metrics;
 mod pair;
+mod queue;
 mod site;
 mod start;
+mod stop;
 mod storage;
