@@ -48,8 +48,8 @@ pub(super) struct Offline {
     enabled: bool,
     capacity: usize,
     spill: RefCell<Option<Spill>>,
-    /// Operations that the spill file still holds, of those that wait.
-    in_file: RefCell<Vec<Arc<PendingOperation>>>,
+    /// The operations that the spill file holds; none where it is empty.
+    in_file: RefCell<Option<Vec<Arc<PendingOperation>>>>,
     last_stamp: Cell<Stamp>,
     retries: Cell<u64>,
     lost: Cell<u64>,
@@ -66,13 +66,14 @@ pub(super) struct Offline {
 impl Offline {
     /// The queue of a node, with what its last stop has spilled. Blocks: the file is made and read.
     pub(super) fn open(database: &Path, enabled: bool, operations: usize, bytes: usize) -> Offline {
-        let (mut spilled, mut lost) = (Vec::new(), 0);
+        let (mut spilled, mut lost, mut holds) = (Vec::new(), 0, false);
         let spill = match Spill::open(database, if enabled { bytes as u64 } else { 0 }) {
             Ok((spill, found)) => {
                 if let Some(said) = said_of_loss(&found) {
                     error!("the spill file of the offline queue is damaged path={}, {}", spill.path().display(), said);
                 }
                 lost = found.lost;
+                holds = found.headless || found.lost > 0 || !found.operations.is_empty();
                 spilled = found.operations;
                 Some(spill)
             }
@@ -98,7 +99,7 @@ impl Offline {
             queue: RefCell::new(queue),
             enabled,
             spill: RefCell::new(spill),
-            in_file: RefCell::new(in_file),
+            in_file: RefCell::new(holds.then_some(in_file)),
             last_stamp: Cell::new(last_stamp.unwrap_or(Stamp::ZERO)),
             retries: Cell::new(0),
             lost: Cell::new(lost),
@@ -168,16 +169,16 @@ impl Offline {
     }
     /// Empties the spill file once all that it holds has been carried out.
     fn file_is_done(&self) -> Option<impl Future<Output = Result<(), Error>> + use<>> {
-        let mut in_file = self.in_file.borrow_mut();
-        if in_file.is_empty() {
+        // What it holds is in front of all that was accepted since.
+        let first = self.queue.borrow().first();
+        if first.is_some_and(|first| self.is_in_file(&first)) || self.in_file.take().is_none() {
             return None;
         }
-        let queue = self.queue.borrow();
-        if queue.first().is_some_and(|first| in_file.iter().any(|one| Arc::ptr_eq(one, &first))) {
-            return None;
-        }
-        in_file.clear();
         self.spill.borrow_mut().as_mut().map(|spill| spill.write(Vec::new()))
+    }
+    fn is_in_file(&self, operation: &Arc<PendingOperation>) -> bool {
+        let in_file = self.in_file.borrow();
+        in_file.as_ref().is_some_and(|held| held.iter().any(|one| Arc::ptr_eq(one, operation)))
     }
     /// Ends it: nothing is accepted any more, and what waits is written to the spill file.
     ///
@@ -186,12 +187,11 @@ impl Offline {
     pub(super) async fn spill(&self) -> Result<(), Error> {
         self.closed.set(true);
         let waiting = self.queue.borrow().oldest(usize::MAX, usize::MAX);
-        if waiting.is_empty() && self.in_file.borrow().is_empty() {
+        if waiting.is_empty() && self.in_file.borrow().is_none() {
             return Ok(());
         }
         let count = waiting.len();
-        let is_in_file = |one: &Arc<PendingOperation>| self.in_file.borrow().iter().any(|kept| Arc::ptr_eq(kept, one));
-        if count > 0 && waiting.iter().all(is_in_file) {
+        if count > 0 && waiting.iter().all(|one| self.is_in_file(one)) {
             info!("operations that wait stay in the spill file for the next start operations={}", count);
             return Ok(());
         }

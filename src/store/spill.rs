@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::vec::Vec;
 use std::{format, vec};
 
@@ -32,6 +33,8 @@ pub struct Spill {
     /// Bytes of operations that fit.
     room: u64,
     generation: u32,
+    /// The thread of the writing before: the next one lets it end first.
+    before: Option<JoinHandle<()>>,
 }
 
 /// Where the file of a database is.
@@ -73,7 +76,8 @@ impl Spill {
         let file = file.map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let (head, found) = read(&file, length).map_err(failed)?;
-        let spill = Spill { file: Arc::new(file), path: path.clone(), room: 0, generation: found.generation };
+        let spill =
+            Spill { file: Arc::new(file), path: path.clone(), room: 0, generation: found.generation, before: None };
         let disk = rustix::fs::fstatvfs(&spill.file).map_err(|error| failed(error.into()))?;
         let (whole, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
         let wanted = bytes.min(whole / SHARE_OF_DISK) + HEAD_BYTES as u64 + START_RESERVE_BYTES;
@@ -114,11 +118,15 @@ impl Spill {
         self.generation = self.generation.wrapping_add(1);
         let (file, path, generation) = (Arc::clone(&self.file), self.path.clone(), self.generation);
         let (done, written) = async_channel::bounded(1);
+        let before = self.before.take();
         let started = thread("cbddc-spill", move || {
+            // One that died has told its own caller.
+            let _ = before.map(JoinHandle::join);
             let result = write(&file, generation, &operations);
             let failed = |error| failure::file("writing the spill file of the offline queue", &path, error);
             let _ = done.try_send(result.map_err(failed));
         });
+        let started = started.map(|thread| self.before = Some(thread));
         async move {
             started?;
             let died = |_| Err(Error::persistence("the thread that writes the spill file died", None));

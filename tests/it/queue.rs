@@ -69,8 +69,8 @@ fn write(node: &Node, writer: usize, seed: u64, stop: &AtomicBool, told: &mut To
     counts
 }
 
-/// Two writers at once, until the queue has refused something.
-fn fill(node: &Node, seed: u64, told: &mut [Told; 2]) {
+/// Two writers at once, until the queue has refused something. Says how many were queued.
+fn fill(node: &Node, seed: u64, told: &mut [Told; 2]) -> usize {
     let stop = AtomicBool::new(false);
     let counts: Vec<BTreeMap<u16, usize>> = thread::scope(|scope| {
         let writers: Vec<_> = (told.iter_mut().enumerate())
@@ -84,7 +84,8 @@ fn fill(node: &Node, seed: u64, told: &mut [Told; 2]) {
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     let all = |status| counts.iter().filter_map(|counts| counts.get(&status)).sum::<usize>();
-    assert!(all(202) > 3 && all(503) > 0, "seed {seed}: {counts:?}");
+    assert!(all(503) > 0, "seed {seed}: {counts:?}");
+    all(202)
 }
 
 /// All that was answered 200, 201, 202 or 204 is there, and nothing else.
@@ -109,7 +110,7 @@ fn a_disk_fills_up(test: &str, seed: u64, restart: bool, to_the_last_byte: bool)
     disk.take(14);
     let mut node = node.started();
     let mut told = [Told::new(), Told::new()];
-    fill(&node, seed, &mut told);
+    assert!(fill(&node, seed, &mut told) > 3, "seed {seed}");
     let health = node.page("/health");
     assert_eq!(health["entries"]["queue"]["status"], "Degraded", "{health}");
     assert_eq!(health["status"], "Unhealthy", "{health}");
@@ -250,7 +251,7 @@ fn a_newer_write_of_a_peer_wins_over_one_that_waited() {
     let now = humantime::parse_rfc3339(node.status()["clock"]["now"].as_str().unwrap()).unwrap();
     let now = now.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     wait("the peer's write is the later one", || {
-        let version = peer.put("c", "x", "\"newer\"").version().to_string();
+        let version = peer.put("c", "x", "\"newer\"").version().trim_matches('"').to_string();
         (u64::from_str_radix(&version[..12], 16).unwrap() > now).then_some(())
     });
     fs::remove_file(&fail).unwrap();
@@ -284,7 +285,7 @@ fn a_spill_file_that_was_cut_gives_back_what_is_whole_and_says_what_is_lost() {
     assert!((3..=7).contains(&whole) && there[whole..].iter().all(|there| !there), "{there:?}");
     assert_eq!(queue(&node)["lost"].as_u64(), Some(12 - whole as u64));
     let log = node.log();
-    assert!(log.contains("Error") && log.contains("the spill file of the offline queue is damaged"), "{log}");
+    assert!(log.contains("ERROR the spill file of the offline queue is damaged"), "{log}");
     let health = node.page("/health");
     assert_eq!(health["entries"]["queue"]["status"], "Degraded", "{health}");
     node.stop_cleanly();
