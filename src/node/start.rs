@@ -10,7 +10,7 @@ use crate::net::http::{self, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -49,6 +49,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
     info!(
         "database opened path={} replica={} created={}",

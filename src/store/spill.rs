@@ -44,14 +44,14 @@ fn path_beside(database: &Path) -> PathBuf {
 
 /// Gives the disk back what is kept behind the file, where it has too little left to open the database. For the time
 /// before that is opened; [`Spill::open`] takes it again once there is room.
-pub(super) fn lend_reserve(database: &Path) {
+pub fn lend_reserve(database: &Path) {
     let path = path_beside(database);
-    let Ok(free) = super::space::free_bytes(path.parent().unwrap_or(Path::new("."))) else { return };
-    if free >= START_RESERVE_BYTES {
-        return;
-    }
     let lend = || -> std::io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let disk = rustix::fs::fstatvfs(&file)?;
+        if disk.f_bavail * disk.f_frsize >= START_RESERVE_BYTES {
+            return Ok(());
+        }
         let length = file.metadata()?.len();
         let mut head = [0; HEAD_BYTES];
         file.read_exact_at(&mut head, 0)?;
@@ -59,7 +59,7 @@ pub(super) fn lend_reserve(database: &Path) {
         let shorter = length.saturating_sub(START_RESERVE_BYTES).max(used.min(length));
         file.set_len(shorter)
     };
-    // Without it the database may open all the same; if not, its own error says what is missing.
+    // Mostly there is no such file yet. Without it the database may open all the same; if not, its own error says what is missing.
     let _ = lend();
 }
 
@@ -95,7 +95,8 @@ impl Spill {
         let length = spill.file.metadata().map_err(failed)?.len();
         if length > 0 {
             spill.file.sync_all().map_err(failed)?;
-            open::sync_folder(path.parent().filter(|at| *at != Path::new("")).unwrap_or(Path::new(".")))?;
+            let folder = path.parent().filter(|at| *at != Path::new("")).unwrap_or(Path::new("."));
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
         // The reserve may be on loan; operations then have what is there.
         let room = length.min(wanted - START_RESERVE_BYTES).saturating_sub(HEAD_BYTES as u64);
