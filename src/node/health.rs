@@ -90,10 +90,9 @@ impl Shell {
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
                 // Freed by somebody else: no write needs to be tried for that to be known.
-                if room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none() {
-                    if self.store_health.has_room() {
-                        self.offline.try_again();
-                    }
+                let known = room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none();
+                if known && self.store_health.has_room() {
+                    self.offline.try_again();
                 }
                 if let Some(refusal) = self.store_health.refusal() {
                     return HealthEntry::new(HealthStatus::Unhealthy, refusal, data);
