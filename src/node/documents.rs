@@ -45,6 +45,12 @@ pub(super) struct Failed {
     ops: Vec<Op>,
 }
 
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Error {
+        failed.error
+    }
+}
+
 /// What of an operation is needed when its answer comes.
 pub(super) struct Op {
     pub(super) collection: String,
@@ -177,7 +183,7 @@ impl Shell {
         writes: Vec<Write>,
         ops: Vec<Op>,
     ) -> Result<Vec<Result<crate::replica::Written, crate::replica::Refused>>, Error> {
-        match self.ask(Client::Write(writes), ops).await.map_err(|failed| failed.error)? {
+        match self.ask(Client::Write(writes), ops).await? {
             Reply::Written(written) => Ok(written),
             _ => Err(answered_else()),
         }

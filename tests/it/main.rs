@@ -2,6 +2,7 @@
 //!
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
+//! - `group`: a control group that bounds a node's memory.
 //! - `small_disk`: a file system that can be filled.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
@@ -11,18 +12,21 @@
 #![allow(unreachable_pub, reason = "this crate has no outside")]
 
 mod client;
+mod group;
 mod lan;
 mod probe;
 mod process;
 mod small_disk;
 mod speaker;
 
+mod abuse;
 mod alone;
 mod bad_input;
 mod cli;
 mod crash;
 mod disk;
 mod durability;
+mod edge;
 mod feed;
 mod members;
 mod metrics;
