@@ -85,7 +85,7 @@ impl Shell {
             Ok(store) => {
                 let data = json!({
                     "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
-                    "digestAlarms": alarms,
+                    "digestAlarms": alarms, "damagedRows": self.damage.rows(),
                 });
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
@@ -102,6 +102,9 @@ impl Shell {
                     let text =
                         format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
                     return HealthEntry::new(HealthStatus::Unhealthy, text, data);
+                }
+                if let Some(damage) = self.damage.said() {
+                    return HealthEntry::new(HealthStatus::Degraded, damage, data);
                 }
                 HealthEntry::new(HealthStatus::Healthy, "the database answers", data)
             }
@@ -121,12 +124,6 @@ impl Shell {
             }
             None => HealthEntry::new(HealthStatus::Healthy, "no disagreement with believed peers", data),
         }
-    }
-
-    async fn backup_entry(&self) -> HealthEntry {
-        let enabled = self.config.persistence.auto_backup;
-        let said = if enabled { "automatic backup is switched on" } else { "automatic backup is switched off" };
-        HealthEntry::new(HealthStatus::Healthy, said, json!({ "enabled": enabled }))
     }
 
     fn recovered_entry(&self) -> HealthEntry {

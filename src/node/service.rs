@@ -7,7 +7,9 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -51,6 +53,12 @@ impl http::Service for Service {
     }
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.0.replace(node_id).await
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        self.0.backup().await
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.0.check_integrity().await
     }
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
         self.0.recovered(after, limit).await

@@ -1,5 +1,7 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
+use super::backups::Backups;
+use super::damage::Known;
 use super::documents::{Reads, Waiting};
 use super::feed::Readers;
 use super::links::LinkTable;
@@ -16,7 +18,7 @@ use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::Store;
+use crate::store::{BackupLedger, Store};
 use crate::time::Millis;
 use crate::wire::Message;
 use async_channel::{Receiver, Sender};
@@ -90,6 +92,8 @@ pub(crate) struct Shell {
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
+    pub(super) damage: Known,
+    pub(super) backups: Backups,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
@@ -111,11 +115,13 @@ pub(super) struct Parts {
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
     pub(super) offline: Offline,
+    pub(super) backups: BackupLedger,
 }
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline } = parts;
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline, backups } =
+            parts;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
@@ -142,6 +148,8 @@ impl Shell {
             handling: Cell::new(false),
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
+            damage: Known::default(),
+            backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
             wake,
@@ -341,7 +349,11 @@ impl Shell {
             Timer::after(left).await;
             None
         };
-        match smol::future::or(async { Some(self.store.close().await) }, late).await {
+        let closing = async {
+            self.note_backup_clock().await;
+            Some(self.store.close().await)
+        };
+        match smol::future::or(closing, late).await {
             Some(Ok(())) => {}
             // What was answered is in the log, which the next start copies back.
             Some(Err(error)) => error!("the database was not closed cleanly cause=\"{}\"", error.to_string()),

@@ -51,6 +51,12 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
+    if opened.restored {
+        warn!(
+            "the database is a restored backup, it has a new identity replica={}",
+            opened.knowledge.replica.to_string()
+        );
+    }
     info!(
         "database opened path={} replica={} created={}",
         opened.path.display(),
@@ -96,8 +102,19 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell =
-        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline });
+    let backups = opened.backups;
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
@@ -118,6 +135,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().scrub_forever(random()));
+    shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)

@@ -21,6 +21,7 @@ mod speaker;
 
 mod abuse;
 mod alone;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash;

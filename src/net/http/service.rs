@@ -5,7 +5,9 @@ use crate::document::{
     RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::string::String;
 use std::vec::Vec;
 
@@ -39,6 +41,10 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// Rows that were kept aside, behind a number.
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
     /// Writes them again or forgets them.

@@ -9,7 +9,8 @@ use crate::document::{
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthEntry, HealthReport, HealthStatus, HeardAddress, IntegrityReport, Metrics, PeersReport,
+    Readiness, Replacement, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -181,6 +182,20 @@ impl Service for Memory {
         let (device, address) = ("ab12".to_string(), "10.0.0.7:5000".to_string());
         let node_id = node_id.to_string();
         if node_id == "gateway 07" { Ok(Replacement { node_id, device, address }) } else { Err(no_such_peer()) }
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        Ok(BackupReport {
+            path: "/b/backup-20260115-000001.db".to_string(),
+            bytes: 4096,
+            duration_ms: 7,
+            unchanged: false,
+        })
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        if let Some(error) = self.op_error.get() {
+            return Err(error());
+        }
+        Ok(IntegrityReport { ok: true, rows: 3, complete: true, duration_ms: 7 })
     }
     /// One row waits, `x` of `users`.
     async fn recovered(&self, after: u64, _: usize) -> Result<RecoveredPage, Error> {
