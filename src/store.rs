@@ -532,7 +532,8 @@ fn start(
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
-    let started = std::thread::Builder::new().name(name.into()).stack_size(512 * 1024).spawn(run);
+    let started =
+        std::thread::Builder::new().name(name.into()).stack_size(512 * 1024).spawn(crate::mutants::inherited(run));
     started.map_err(|error| Error::persistence("a storage thread could not be started", Some(error.into())))
 }
 
