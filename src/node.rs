@@ -16,6 +16,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod offline;
 mod progress;
 mod recovered;
 mod reports;
@@ -215,12 +216,18 @@ impl Node {
     pub async fn check_progress(&self, patience: Duration) -> Result<(), Error> {
         self.shell.check_progress(patience).await
     }
-    /// Says goodbye to the peers, finishes what was accepted, and closes the database.
+    /// Takes nothing more, finishes what was accepted, says goodbye to the peers, keeps what is queued in the spill file
+    /// and closes the database. Within ten seconds, whatever disk and peers do: a database that cannot be closed in time
+    /// is looked after at the next start, and all that was acknowledged is on disk.
     ///
     /// # Errors
-    /// The store's, where the database could not be closed cleanly; what was acknowledged is on disk all the same.
+    /// [`Error::Persistence`] or [`Error::Timeout`] where queued operations could be neither carried out nor kept.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.shell.shutdown().await
+    }
+    /// Gives the disk up, for a process that ends at once. What was acknowledged is on it.
+    pub(crate) fn abandon(&self) {
+        self.shell.abandon();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::shell::Shell;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
-    RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
 use crate::net::http;
@@ -20,6 +20,12 @@ pub(super) struct Service(pub(super) Rc<Shell>);
 impl http::Service for Service {
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         self.0.write(ops).await
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        self.0.accept(op).await
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.0.offline.latest(collection, key)
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         self.0.get(collection, key).await

@@ -1,5 +1,6 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{ClusterConfig, Config, default_node_id};
 use crate::error::Error;
@@ -9,7 +10,7 @@ use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -48,6 +49,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
     if opened.restored {
         warn!(
@@ -88,6 +90,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -99,8 +103,18 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
     let backups = opened.backups;
-    let shell =
-        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups });
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });

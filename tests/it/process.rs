@@ -269,6 +269,10 @@ impl Node {
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
         let began = Instant::now();
         self.signal(Signal::TERM);
+        self.end(began)
+    }
+    /// Waits for its end; the exit code and how long it took.
+    pub fn end(&mut self, began: Instant) -> (Option<i32>, Duration) {
         let mut running = self.running.take().unwrap();
         let ended = loop {
             if let Some(ended) = running.child.try_wait().unwrap() {
