@@ -6,6 +6,7 @@
 //! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
 //! a disk or a peer.
 
+mod confirmations;
 mod documents;
 mod events;
 mod feed;
@@ -20,10 +21,11 @@ mod shell;
 mod start;
 mod store_health;
 mod tracker;
+mod waiters;
 
 use crate::config::Config;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json,
+    Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, Page, Query, Stored, WriteOp, json,
 };
 use crate::error::Error;
 use crate::id::NodeId;
@@ -39,6 +41,7 @@ use std::format;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 pub use tracker::SyncTracker;
@@ -103,6 +106,22 @@ impl Node {
         ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
         self.shell.write(ops).await
     }
+    /// Waits until `peers` members have a write of this node on their disks too, or until `wait` is over. It is stored here
+    /// either way. Visitors do not count; members without a link of their own do, once others tell of them.
+    ///
+    /// ```no_run
+    /// # async fn store(node: cbddc::Node) -> Result<(), cbddc::Error> {
+    /// let stored = node.collection("orders").put("o-17", &"paid").await?;
+    /// let confirmed = node.confirmed(&stored, 2, std::time::Duration::from_secs(5)).await;
+    /// if !confirmed.enough {
+    ///     println!("only {:?} and this node have it so far", confirmed.by);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        self.shell.confirmed(stored, peers, wait).await
+    }
     /// The next changes of documents on this node, by whomever they were made. At least once, current values only.
     ///
     /// Waits for a first change as long as the query says, less where the node stops.
@@ -161,7 +180,11 @@ impl Node {
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {
-        self.shell.readiness()
+        self.shell.readiness(false)
+    }
+    /// Waits until it has caught up with every peer that it sees, at most so long; says what is missing.
+    pub async fn in_step(&self, wait: Duration) -> Readiness {
+        self.shell.in_step(wait).await
     }
     /// Says goodbye to the peers, finishes what was accepted, and closes the database.
     ///

@@ -56,7 +56,7 @@ pub(super) enum ClientCommand {
     /// Print one document
     Get(Document),
     /// Delete one document
-    Delete(Document),
+    Delete(Delete),
     /// List documents, keys in byte order
     List(List),
     /// Print the change feed as NDJSON
@@ -98,9 +98,30 @@ pub(super) struct Put {
     /// The document; - reads it from stdin
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(super) document: String,
+    #[command(flatten)]
+    pub(super) confirmation: Confirmation,
 }
 
-/// One document, to get or to delete.
+/// Whether to wait until peers have the write too.
+#[derive(Debug, Args)]
+pub(super) struct Confirmation {
+    /// Wait until so many peers have it on disk too
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) confirmed_by: Option<u64>,
+    /// Wait at most so long, as 500ms, 30s or 2m [default: 5s]
+    #[arg(long, value_name = "TIME", requires = "confirmed_by", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    pub(super) document: Document,
+    #[command(flatten)]
+    pub(super) confirmation: Confirmation,
+}
+
+/// One document.
 #[derive(Debug, Args)]
 pub(super) struct Document {
     pub(super) collection: String,
@@ -207,6 +228,8 @@ mod tests {
             "run",
             "get c k",
             "delete c k",
+            "put c k 1 --confirmed-by 2 --timeout 30s",
+            "delete c k --confirmed-by 1",
             "list c --prefix p --after k --limit 5",
             "changes",
             "changes c --since 1.2.3.4 --follow",

@@ -126,6 +126,7 @@ impl Shell {
                         Some(Ok(written)) => Ok(Stored {
                             version: Version { stamp: written.stamp, origin: written.origin },
                             existed: written.existed,
+                            seq: written.seq,
                         }),
                         Some(Err(_)) => Err(Error::Concurrency { collection, key }),
                         None => Err(missing()),

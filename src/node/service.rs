@@ -1,12 +1,14 @@
 //! The node as the HTTP API sees it.
 
 use super::shell::Shell;
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::net::http;
+use crate::row::Scope;
 use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::rc::Rc;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Takes each call to the shell.
@@ -15,6 +17,12 @@ pub(super) struct Service(pub(super) Rc<Shell>);
 impl http::Service for Service {
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         self.0.write(ops).await
+    }
+    fn is_local(&self, collection: &str) -> bool {
+        self.0.scope(collection) == Scope::Local
+    }
+    async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        self.0.confirmed(stored, peers, wait).await
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         self.0.get(collection, key).await
@@ -50,6 +58,9 @@ impl http::Service for Service {
         self.0.metrics(names).await
     }
     fn readiness(&self) -> Readiness {
-        self.0.readiness()
+        self.0.readiness(false)
+    }
+    async fn in_step(&self, wait: Duration) -> Readiness {
+        self.0.in_step(wait).await
     }
 }

@@ -1,10 +1,11 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
+use super::confirmations::Confirmations;
 use super::documents::{Reads, Waiting};
-use super::feed::Readers;
 use super::links::LinkTable;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
+use super::waiters::Waiters;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
@@ -61,7 +62,9 @@ pub(crate) struct Shell {
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
-    pub(super) readers: Readers,
+    /// Readers of the change feed that wait for a change.
+    pub(super) readers: Waiters,
+    pub(super) confirmations: Confirmations,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -116,7 +119,8 @@ impl Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
             reads,
-            readers: Readers::default(),
+            readers: Waiters::default(),
+            confirmations: Confirmations::default(),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -191,6 +195,7 @@ impl Shell {
             self.drain();
         }
         self.handling.set(false);
+        self.confirmations.are_at(self.engine.borrow().confirmations());
         self.schedule();
     }
 

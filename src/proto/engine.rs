@@ -84,7 +84,7 @@ pub struct Engine {
     pub(super) new_device_after: Millis,
     pub(super) discovery: Discovery,
     next_ticket: u64,
-    started_at: Millis,
+    pub(super) started_at: Millis,
     pub(super) rotate_after: Millis,
     maintain_at: Millis,
     maintaining: bool,

@@ -52,6 +52,10 @@ impl Dialler {
             _ => LinkState::Closed,
         }
     }
+    /// Whether no attempt at it has ended yet.
+    pub(super) fn is_first(&self, target: Target) -> bool {
+        self.targets.get(&target).is_none_or(|state| state.failures == 0 && state.not_before == 0)
+    }
     pub(super) fn dialling(&self) -> usize {
         self.targets.values().filter(|state| state.dialling).count()
     }

@@ -1,6 +1,7 @@
 //! Tests of the state machines: one engine, whose peers, storage and clock are played by hand. No rows are kept here; what
 //! rules do to rows is tested in the simulation.
 
+mod confirmations;
 mod dialling;
 mod members;
 mod sessions;

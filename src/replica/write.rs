@@ -2,7 +2,7 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Table};
-use crate::id::{Dot, ReplicaId};
+use crate::id::{Dot, ReplicaId, Seq};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row, RowKey, Scope};
 use crate::time::{Millis, Reading, Stamp};
@@ -41,6 +41,8 @@ pub struct Written {
     pub stamp: Stamp,
     /// Its origin.
     pub origin: ReplicaId,
+    /// Its number there; zero where no peer will ever say that it has it: of a local row, and of a delete that found nothing.
+    pub seq: Seq,
     /// Whether there was a document.
     pub existed: bool,
     /// Whether a row was written: a delete that finds nothing writes nothing.
@@ -78,15 +80,16 @@ impl Knowledge {
         }
         let existed = visible.is_some();
         if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone) {
-            let (stamp, origin) = before.map_or((Stamp::ZERO, ReplicaId::NONE), |head| (head.stamp, head.dot.origin));
-            return Ok(Ok(Written { stamp, origin, existed, changed: false }));
+            let nothing = Dot { origin: ReplicaId::NONE, seq: 0 };
+            let (stamp, dot) = before.map_or((Stamp::ZERO, nothing), |head| (head.stamp, head.dot));
+            return Ok(Ok(Written { stamp, origin: dot.origin, seq: dot.seq, existed, changed: false }));
         }
         let Write { key, body, expires_at, .. } = write;
         let row = self.write_as_new(table, now, Area::Rows, Stamp::ZERO, key, body, expires_at)?;
         if sending && !planted(Mutant::SentNotMarked) {
             self.sent = self.seq;
         }
-        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, existed, changed: true }))
+        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, seq: row.dot.seq, existed, changed: true }))
     }
 
     /// Writes a row with a new dot and a stamp above the row that it replaces and above `above`, whatever they are.

@@ -28,3 +28,4 @@ mod pair;
 mod site;
 mod start;
 mod storage;
+mod waiting;

@@ -5,6 +5,7 @@ use super::answer::{Answer, empty_response, json_bytes, json_response};
 use super::body::BodyReader;
 use super::handle::Shared;
 use super::route::{self, Listing};
+use super::confirmed;
 use crate::document::json::{check, too_large};
 use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
 use crate::error::{Error, RequestKind};
@@ -28,13 +29,16 @@ pub(super) async fn put<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    let ttl = route::ttl(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), true)?;
     let condition = write_condition(&head.headers)?;
     not_encoded(&head.headers)?;
     let (sent, _share) = whole(shared, body).await?;
     let value = check(&sent)?;
     let value = if value.len() == sent.len() { sent } else { value.to_vec() };
-    let op = WriteOp { collection, key, value: Some(value), ttl, condition };
+    let op = WriteOp { collection, key, value: Some(value), ttl: wanted.ttl, condition };
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "store the document", op, peers, wait).await;
+    }
     let stored = write_one(shared, "store the document", op).await?;
     let status = if stored.existed { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json_response(status, &json!({ "version": stored.version.to_string() }));
@@ -48,14 +52,17 @@ pub(super) async fn delete<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    route::no_query(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), false)?;
     let condition = write_condition(&head.headers)?;
     let op = WriteOp { collection, key, value: None, ttl: None, condition };
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "delete the document", op, peers, wait).await;
+    }
     write_one(shared, "delete the document", op).await?;
     Ok(empty_response(StatusCode::NO_CONTENT))
 }
 
-async fn write_one<S: Service>(shared: &Shared<S>, what: &str, op: WriteOp) -> Result<Stored, Error> {
+pub(super) async fn write_one<S: Service>(shared: &Shared<S>, what: &str, op: WriteOp) -> Result<Stored, Error> {
     let mut results = shared.timed(what, shared.service.write(vec![op])).await?;
     results.pop().unwrap_or_else(|| Err(Error::persistence("the store gave no result for the write", None)))
 }
@@ -171,7 +178,7 @@ pub(super) fn not_encoded(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// The version as an entity tag. Printed as hexadecimal digits and a dash, so always a legal header.
-fn etag(version: &Version) -> HeaderValue {
+pub(super) fn etag(version: &Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

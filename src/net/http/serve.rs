@@ -77,6 +77,7 @@ pub(crate) async fn serve<S: Service>(
             service,
             budget: Budget::new(options.body_bytes_max),
             feeds: Feeds::new(options.feeds_max),
+            awaiting: Rc::default(),
             stopped,
             options,
         }),

@@ -1,9 +1,10 @@
 //! What the server asks of a node.
 
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
 use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// A node, as the HTTP API sees it. Called on one thread; dropping a future means that nobody waits for it any more,
@@ -13,6 +14,10 @@ pub(crate) trait Service: 'static {
     /// Writes in this order, as one group. Each has its own result, in the same order and number; an outer error means
     /// that the outcome of all is that error. A result is given once it is on disk.
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error>;
+    /// Whether a collection never leaves the node.
+    fn is_local(&self, collection: &str) -> bool;
+    /// Waits until so many members have a write on disk, at most so long, and less where the node stops.
+    async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed;
     /// One live document.
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error>;
     /// Those of the keys that exist. The keys come sorted, without doubles, at most 1000. The page is bounded like any
@@ -38,4 +43,6 @@ pub(crate) trait Service: 'static {
     async fn metrics(&self, names: bool) -> Metrics;
     /// Whether it takes work.
     fn readiness(&self) -> Readiness;
+    /// Waits until it has caught up with the peers that it sees, at most so long.
+    async fn in_step(&self, wait: Duration) -> Readiness;
 }

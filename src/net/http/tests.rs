@@ -7,3 +7,4 @@ mod documents;
 mod guarded;
 mod hostile;
 pub(crate) mod memory;
+mod waiting;

@@ -2,8 +2,8 @@
 
 use super::super::Service;
 use crate::document::{
-    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Since, Stored,
-    Version, WriteOp,
+    Change, Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, PAGE_BYTES_MAX, Page, Query, Since,
+    Stored, Version, WriteOp,
 };
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
@@ -14,6 +14,7 @@ use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::string::{String, ToString};
+use std::time::Duration;
 use std::vec::Vec;
 
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Memory {
     pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
     pub(crate) health: Cell<HealthStatus>,
     pub(crate) not_ready: Cell<bool>,
+    /// Peers that confirm at once whatever is written.
+    pub(crate) confirming: Cell<usize>,
     /// The change feed fails.
     pub(crate) feed_error: Cell<bool>,
 }
@@ -63,11 +66,12 @@ impl Memory {
         }
         self.stamp.set(self.stamp.get() + 1);
         let version = Version { stamp: Stamp::from_bits(self.stamp.get()), origin: ReplicaId::from_bits(7) };
+        let seq = if op.value.is_some() || found.is_some() { self.stamp.get() } else { 0 };
         match op.value {
             Some(value) => documents.insert(at, Held { version, value, ttl: op.ttl }),
             None => documents.remove(&at),
         };
-        Ok(Stored { version, existed: found.is_some() })
+        Ok(Stored { version, existed: found.is_some(), seq })
     }
 
     fn page<'a>(&self, found: impl Iterator<Item = (&'a (String, String), &'a Held)>, limit: usize) -> Page {
@@ -98,6 +102,16 @@ impl Service for Memory {
         self.groups.borrow_mut().push(ops.len());
         smol::future::yield_now().await;
         Ok(ops.into_iter().map(|op| self.apply(op)).collect())
+    }
+    fn is_local(&self, collection: &str) -> bool {
+        collection == "scratch"
+    }
+    async fn confirmed(&self, _: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        let by: Vec<String> = (1..=self.confirming.get()).map(|number| std::format!("gateway-{number:02}")).collect();
+        if by.len() < peers {
+            smol::Timer::after(wait).await;
+        }
+        Confirmed { enough: by.len() >= peers, by }
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         let documents = self.documents.borrow();
@@ -175,6 +189,12 @@ impl Service for Memory {
         let mut metrics = Metrics::default();
         metrics.gauge("cbddc_names", "Whether names are shown.", names);
         metrics
+    }
+    async fn in_step(&self, wait: Duration) -> Readiness {
+        if self.not_ready.get() {
+            smol::Timer::after(wait).await;
+        }
+        self.readiness()
     }
     fn readiness(&self) -> Readiness {
         Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })
