@@ -15,6 +15,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod reload;
 mod reports;
 mod service;
 mod shell;
@@ -23,7 +24,7 @@ mod store_health;
 mod tracker;
 mod waiters;
 
-use crate::config::Config;
+use crate::config::{Config, Reloaded};
 use crate::document::{
     Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, Page, Query, Stored, WriteOp, json,
 };
@@ -185,6 +186,15 @@ impl Node {
     /// Waits until it has caught up with every peer that it sees, at most so long; says what is missing.
     pub async fn in_step(&self, wait: Duration) -> Readiness {
         self.shell.in_step(wait).await
+    }
+    /// Takes over what may change while it runs: fixed peers, thresholds, the size of the cache, times to live, and a new key in
+    /// the key file. Says which keys changed, and which wait for the next start. The log is not the node's: where it goes is
+    /// for the program to change.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] where the key file is not one; then nothing was changed.
+    pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
+        self.shell.reload(config)
     }
     /// Says goodbye to the peers, finishes what was accepted, and closes the database.
     ///

@@ -66,6 +66,9 @@ impl Reads {
     pub(super) fn new(bytes: usize) -> Reads {
         Reads { cache: RefCell::new(DocumentCache::new(bytes)), filling: RefCell::default() }
     }
+    pub(super) fn resize(&self, bytes: usize) {
+        self.cache.borrow_mut().resize(bytes);
+    }
     pub(super) fn statistics(&self) -> CacheStatistics {
         self.cache.borrow().statistics()
     }
@@ -250,7 +253,7 @@ impl Shell {
 
     /// What an operation means on this node: scope, expiry, precondition.
     fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
-        let configured = self.config.collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
+        let configured = self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
         let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let precondition = match op.condition {

@@ -194,7 +194,7 @@ impl Shell {
     /// A target as people know it: what is configured, or the address that was heard.
     pub(super) fn target(&self, target: Target, addresses: &[SocketAddr]) -> String {
         match target {
-            Target::Fixed(index) => self.config.cluster.peers.get(index).cloned().unwrap_or_default(),
+            Target::Fixed(number) => self.fixed.borrow().named(number).cloned().unwrap_or_default(),
             Target::Heard(_) => addresses.first().map_or_else(String::new, ToString::to_string),
         }
     }

@@ -44,7 +44,19 @@ impl Shell {
     /// Looks at its health every few minutes and warns where it is not well: somebody may read the log who asks nothing.
     pub(super) async fn watch_health(self: Rc<Self>) {
         loop {
-            Timer::after(Duration::from_millis(self.config.cluster.health_check_interval_ms)).await;
+            let interval = Duration::from_millis(self.in_force.borrow().cluster.health_check_interval_ms);
+            let reloaded = self.reloads.next();
+            let due = async {
+                Timer::after(interval).await;
+                true
+            };
+            let earlier = async {
+                let _ = reloaded.recv().await;
+                false
+            };
+            if !smol::future::or(due, earlier).await {
+                continue;
+            }
             if let Some(warning) = warning(&self.health().await) {
                 warn!("{}", warning);
             }

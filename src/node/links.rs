@@ -157,10 +157,8 @@ impl Shell {
             let peer = shell.target(target, &addresses);
             let resolved = match target {
                 Target::Heard(_) => Ok(addresses),
-                Target::Fixed(index) => match shell.config.cluster.peers.get(index) {
-                    Some(peer) => resolve(peer, patience).await,
-                    None => Err(LinkError::NoAddress),
-                },
+                // It was looked up before: it may be none of them any more, and is not dialled again.
+                Target::Fixed(_) => resolve(&peer, patience).await,
             };
             let keys = shell.identity.cluster_keys.borrow().clone();
             let device_key = shell.identity.device_key.borrow().clone();

@@ -3,6 +3,7 @@
 use super::confirmations::Confirmations;
 use super::documents::{Reads, Waiting};
 use super::links::LinkTable;
+use super::reload::FixedPeers;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
 use super::waiters::Waiters;
@@ -53,7 +54,12 @@ pub(super) struct Addresses {
 /// Everything of one node, on one thread.
 pub(crate) struct Shell {
     pub(super) executor: Rc<LocalExecutor<'static>>,
+    /// As it was started. What may change while it runs is read from `in_force`.
     pub(super) config: Config,
+    pub(super) in_force: RefCell<Config>,
+    pub(super) fixed: RefCell<FixedPeers>,
+    /// Those who wait for time to pass, as the configuration says it.
+    pub(super) reloads: Waiters,
     pub(super) identity: Identity,
     pub(super) addresses: Addresses,
     pub(super) store: Store,
@@ -140,6 +146,9 @@ impl Shell {
             synchronised: Cell::new((clock::monotonic_ms(), clock::synchronised())),
             engine: RefCell::new(engine),
             executor,
+            in_force: RefCell::new(config.clone()),
+            fixed: RefCell::new(FixedPeers::new(&config.cluster.peers)),
+            reloads: Waiters::default(),
             config,
             identity,
             addresses,

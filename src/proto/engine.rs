@@ -65,6 +65,8 @@ pub struct Engine {
     pub(super) members: Members,
     pub(super) sessions: BTreeMap<LinkId, Session>,
     pub(super) dialler: Dialler,
+    /// The fixed peers, by the numbers that the shell knows them by.
+    pub(super) fixed: Vec<usize>,
     /// Devices that this node has refused.
     pub(super) refused: Refusals,
     /// Devices that have refused this node.
@@ -103,6 +105,7 @@ impl Engine {
             members: Members::new(members),
             sessions: BTreeMap::new(),
             dialler: Dialler::default(),
+            fixed: (0..settings.fixed_peers).collect(),
             refused: Refusals::default(),
             refused_by: Refusals::default(),
             clock,
@@ -161,6 +164,10 @@ impl Engine {
                 // Whoever was a stranger may be a member, and the other way round.
                 self.discovery.renew(now);
                 self.dialler.forgive();
+            }
+            Input::FixedPeers { numbers } => {
+                self.fixed = numbers;
+                self.dialler.keep_fixed(&self.fixed);
             }
             Input::Stop => self.stop(now),
         }

@@ -33,7 +33,7 @@ pub struct Ticket(pub u64);
 /// Whom to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// `Cluster.Peers`, by index; its name is resolved at each dial.
+    /// One of `Cluster.Peers`, by the number that the shell knows it by; its name is resolved at each dial.
     Fixed(usize),
     /// A node that was heard, by its instance.
     Heard(u64),
@@ -153,6 +153,12 @@ pub enum Input {
     NewKeys {
         /// First the one to send with.
         keys: Vec<BeaconKey>,
+    },
+    /// The fixed peers are others now. One that stays keeps its number, and no number is used again; a link to one that is
+    /// gone stays until it ends.
+    FixedPeers {
+        /// All of them.
+        numbers: Vec<usize>,
     },
     /// Say goodbye to everybody.
     Stop,
@@ -352,7 +358,7 @@ pub struct Settings {
     pub discovery: bool,
     /// Shortest time between beacons, milliseconds; default 5000.
     pub beacon_interval: Millis,
-    /// Number of fixed peers.
+    /// Number of fixed peers, which are numbered from 0.
     pub fixed_peers: usize,
     /// Delay after the first failed dial, milliseconds; default 1000.
     pub retry_delay: Millis,

@@ -82,6 +82,11 @@ impl Dialler {
     pub(super) fn forgive(&mut self) {
         self.targets.retain(|_, state| state.dialling);
     }
+    /// Fixed peers that are none of these are forgotten; those under way end by themselves.
+    pub(super) fn keep_fixed(&mut self, numbers: &[usize]) {
+        let kept = |target: &Target| !matches!(target, Target::Fixed(number) if !numbers.contains(number));
+        self.targets.retain(|target, state| kept(target) || state.dialling);
+    }
     /// Not before some time from now, whatever happened.
     pub(super) fn rest(&mut self, now: Now, target: Target, time: Millis) {
         let state = self.targets.entry(target).or_default();

@@ -111,8 +111,8 @@ impl Engine {
     }
 
     pub(super) fn dial(&mut self, now: Now, interval: Millis) {
-        for index in 0..self.settings.fixed_peers {
-            let target = Target::Fixed(index);
+        for number in self.fixed.clone() {
+            let target = Target::Fixed(number);
             let linked = self.sessions.values().any(|session| session.dialled == Some(target));
             if !linked && self.dialler.may_dial(now, target) && self.links_free() {
                 self.dialler.started(target);

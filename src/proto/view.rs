@@ -179,13 +179,13 @@ impl Engine {
     /// Whether it is too early to say who is there: fixed peers are being tried for the first time, or nobody was heard in
     /// the first interval of beacons.
     pub fn is_looking_around(&self, now: Now) -> bool {
-        let fixed = |index| {
-            let target = Target::Fixed(index);
+        let first = |number: &usize| {
+            let target = Target::Fixed(*number);
             let linked = self.sessions.values().any(|session| session.dialled == Some(target));
             !linked && self.dialler.is_first(target)
         };
         let early = now.mono < self.started_at + self.settings.beacon_interval;
-        (0..self.settings.fixed_peers).any(fixed) || (self.settings.discovery && early && self.discovery.heard.is_empty())
+        self.fixed.iter().any(first) || (self.settings.discovery && early && self.discovery.heard.is_empty())
     }
 
     /// Peers in session whose streams have not reached this node's rows yet.

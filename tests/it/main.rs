@@ -25,6 +25,7 @@ mod feed;
 mod members;
 mod metrics;
 mod pair;
+mod reload;
 mod site;
 mod start;
 mod storage;

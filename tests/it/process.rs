@@ -258,6 +258,14 @@ impl Node {
         assert_eq!(code, Some(0), "{}", self.tail());
         assert!(took < Duration::from_secs(8), "took {took:?} to stop");
     }
+    /// SIGHUP: it reads its configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+    /// Writes the configuration file that it finds, with these sections.
+    pub fn configure(&self, sections: &Value) {
+        fs::write(self.path("appsettings.json"), serde_json::json!({ "CBDDC": sections }).to_string()).unwrap();
+    }
     /// It stands still, its connections stay open.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

@@ -167,6 +167,23 @@ fn a_link_beyond_the_bound_is_told_that_there_is_no_slot() {
 }
 
 #[test]
+fn fixed_peers_may_change_while_the_node_runs() {
+    let mut desk = Desk::with(|settings| settings.fixed_peers = 2);
+    let fixed = |outputs: &[Output]| dials(outputs).into_iter().map(|(target, _)| target).collect::<Vec<_>>();
+    desk.wait(1);
+    // The first goes, the second stays and is being dialled already, another comes.
+    let outputs = desk.drive(Input::FixedPeers { numbers: alloc::vec![1, 2] });
+    assert_eq!(fixed(&outputs), [Target::Fixed(2)]);
+    for number in 0..3 {
+        desk.drive(Input::DialFailed { target: Target::Fixed(number), failure: DialFailure::Refused });
+    }
+    let mut again: Vec<Target> = (0..200).flat_map(|_| fixed(&desk.wait(100))).collect();
+    again.sort();
+    again.dedup();
+    assert_eq!(again, [Target::Fixed(1), Target::Fixed(2)], "whoever is gone is not dialled again");
+}
+
+#[test]
 fn fixed_peers_are_dialled_by_number_and_again_after_a_failure() {
     let mut desk = Desk::with(|settings| settings.fixed_peers = 2);
     assert_eq!(dials(&desk.first), [(Target::Fixed(0), Vec::new()), (Target::Fixed(1), Vec::new())]);
