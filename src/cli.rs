@@ -15,6 +15,7 @@ mod key;
 mod members;
 mod rows;
 mod run;
+mod site;
 mod tables;
 mod target;
 

@@ -19,6 +19,7 @@ mod reload;
 mod reports;
 mod service;
 mod shell;
+mod site;
 mod start;
 mod store_health;
 mod tracker;
@@ -30,7 +31,7 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -155,6 +156,11 @@ impl Node {
     /// Members, and addresses that were heard without becoming a link.
     pub async fn peers(&self) -> PeersReport {
         self.shell.peers_report()
+    }
+    /// Every member as it describes itself: all are asked, those that are not linked by way of others, and waited for at most
+    /// so long. Of whoever does not answer it is shown what was last heard, and how long ago.
+    pub async fn site(&self, wait: Duration) -> SiteReport {
+        self.shell.site(wait).await
     }
     /// Retires a member, on the whole site: it holds no tombstones back and counts no more for health. One that comes
     /// back is a member again.

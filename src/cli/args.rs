@@ -65,8 +65,8 @@ pub(super) enum ClientCommand {
     Import(Import),
     /// Print a whole collection as NDJSON, keys in byte order
     Export(Export),
-    /// Print the sync tracker
-    Status,
+    /// Print the sync tracker, or every member of the site
+    Status(Status),
     /// Print peers, and addresses heard but not linked; or decide about one
     Peers {
         #[command(subcommand)]
@@ -74,6 +74,16 @@ pub(super) enum ClientCommand {
     },
     /// Print the health report; exit 0 Healthy, 1 Degraded, 2 Unhealthy, 3 no answer
     Health,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Ask every member of the site
+    #[arg(long)]
+    pub(super) site: bool,
+    /// Wait at most so long for their answers, as 500ms, 30s or 2m [default: 2s]
+    #[arg(long, value_name = "TIME", requires = "site", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<std::time::Duration>,
 }
 
 /// What can be decided about a peer, for the whole site.
@@ -236,6 +246,7 @@ mod tests {
             "import c f.csv --key id",
             "export c",
             "status",
+            "status --site --timeout 5s",
             "peers",
             "peers untrack gateway-07",
             "peers replace gateway-07",

@@ -5,7 +5,7 @@ use crate::document::{Changes, ChangesQuery, CollectionSummary, Confirmed, Docum
 use crate::error::Error;
 use crate::net::http;
 use crate::row::Scope;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status};
 use std::rc::Rc;
 use std::string::String;
 use std::time::Duration;
@@ -44,6 +44,9 @@ impl http::Service for Service {
     }
     async fn peers(&self) -> PeersReport {
         self.0.peers_report()
+    }
+    async fn site(&self, wait: Duration) -> SiteReport {
+        self.0.site(wait).await
     }
     async fn untrack(&self, node_id: &str) -> Result<(), Error> {
         self.0.untrack(node_id).await

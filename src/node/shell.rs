@@ -71,6 +71,9 @@ pub(crate) struct Shell {
     /// Readers of the change feed that wait for a change.
     pub(super) readers: Waiters,
     pub(super) confirmations: Confirmations,
+    /// Those who wait for what members say of themselves.
+    pub(super) site_news: Waiters,
+    site_seen: Cell<u64>,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -127,6 +130,8 @@ impl Shell {
             reads,
             readers: Waiters::default(),
             confirmations: Confirmations::default(),
+            site_news: Waiters::default(),
+            site_seen: Cell::new(0),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -204,8 +209,20 @@ impl Shell {
             self.drain();
         }
         self.handling.set(false);
-        self.confirmations.are_at(self.engine.borrow().confirmations());
+        self.tell_news();
         self.schedule();
+    }
+
+    /// Wakes those who wait for what the engine knows.
+    fn tell_news(&self) {
+        let (confirmations, site) = {
+            let engine = self.engine.borrow();
+            (engine.confirmations(), engine.site_revision())
+        };
+        self.confirmations.are_at(confirmations);
+        if self.site_seen.replace(site) != site {
+            self.site_news.wake();
+        }
     }
 
     fn drain(self: &Rc<Self>) {
@@ -251,6 +268,7 @@ impl Shell {
                 self.reads.changed(&keys);
                 self.readers.wake();
             }
+            Output::Report { to, nonce } => self.report_to(to, nonce),
             Output::Event(event) => self.happened(event),
         }
     }

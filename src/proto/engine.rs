@@ -9,6 +9,7 @@ use super::links::Dialler;
 use super::members::{MemberRecord, Members, Standing};
 use super::refusals::Refusals;
 use super::session::Session;
+use super::site::Site;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
@@ -85,6 +86,7 @@ pub struct Engine {
     pub(super) fork_after: Millis,
     pub(super) new_device_after: Millis,
     pub(super) discovery: Discovery,
+    pub(super) site: Site,
     next_ticket: u64,
     pub(super) started_at: Millis,
     pub(super) rotate_after: Millis,
@@ -119,6 +121,7 @@ impl Engine {
             fork_after: 0,
             new_device_after: 0,
             discovery: Discovery::new(now),
+            site: Site::default(),
             next_ticket: 0,
             started_at: now.mono,
             rotate_after: 0,
@@ -169,6 +172,8 @@ impl Engine {
                 self.fixed = numbers;
                 self.dialler.keep_fixed(&self.fixed);
             }
+            Input::AskSite => self.ask_site(now),
+            Input::Report { to, nonce, report } => self.own_report(to, nonce, report),
             Input::Stop => self.stop(now),
         }
         if self.knowledge.replica != self.said_as {

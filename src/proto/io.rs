@@ -5,7 +5,7 @@ use crate::id::{DeviceId, NodeId, ReplicaId};
 use crate::replica::{Batch, Bootstrapped, Knowledge, Reply, Request, Stream, Write};
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
-use crate::wire::{BeaconKey, Bye, Message};
+use crate::wire::{BeaconKey, Bye, MemberReport, Message};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -160,6 +160,17 @@ pub enum Input {
         /// All of them.
         numbers: Vec<usize>,
     },
+    /// Ask every member how it is.
+    AskSite,
+    /// What this node says of itself.
+    Report {
+        /// To whom, as it was asked for.
+        to: LinkId,
+        /// Of the question.
+        nonce: u64,
+        /// What.
+        report: MemberReport,
+    },
     /// Say goodbye to everybody.
     Stop,
 }
@@ -218,6 +229,13 @@ pub enum Output {
     Changed {
         /// Their keys.
         keys: Vec<RowKey>,
+    },
+    /// Gather what this node says of itself; comes back as [`Input::Report`].
+    Report {
+        /// For whom.
+        to: LinkId,
+        /// Of the question.
+        nonce: u64,
     },
     /// For the log, the sync tracker and the counters.
     Event(Event),

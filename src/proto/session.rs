@@ -37,6 +37,8 @@ pub(super) struct Session {
     /// Storage has refused a batch of it so many times in a row, and is offered none before this.
     pub(super) refusals: u32,
     pub(super) retry_at: Option<Millis>,
+    /// It is told again then how this node is; `None` before the first time.
+    pub(super) report_at: Option<Millis>,
     /// What has been relayed of others' confirmations.
     pub(super) relayed_upto: u64,
     pub(super) round_trip_ms: Option<Millis>,
@@ -127,6 +129,7 @@ impl Session {
             compare_at: None,
             refusals: 0,
             retry_at: None,
+            report_at: None,
             relayed_upto: 0,
             round_trip_ms: None,
             goodbye: None,

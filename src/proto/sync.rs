@@ -43,6 +43,8 @@ impl Engine {
                 let clock = self.clock.sample(now);
                 self.send(link, Message::Pong(Pong { nonce: ping.nonce, clock }));
             }
+            Message::Ask(ask) => self.asked(now, link, ask),
+            Message::Report(report) => self.heard_report(now, link, report),
             Message::Pong(pong) => {
                 session.round_trip_ms = Some(now.mono.saturating_sub(session.pinged_at));
                 self.heard_clock(now, link, pong.clock);
@@ -71,6 +73,7 @@ impl Engine {
     pub(super) fn session_timers(&mut self, now: Now) {
         let links: Vec<LinkId> = self.sessions.keys().copied().collect();
         for link in links {
+            self.tell_unasked(now, link);
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             if session.relay_at.take_if(|at| *at <= now.mono).is_some() {
                 self.pump(now, link);

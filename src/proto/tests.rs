@@ -5,6 +5,7 @@ mod confirmations;
 mod dialling;
 mod members;
 mod sessions;
+mod site;
 mod streams;
 
 use super::io::{Event, Input, LinkId, Now, Output, Settings, Target, Ticket};

@@ -135,6 +135,11 @@ async fn dispatch<S: Service>(
             let status = shared.timed("read the status", async { Ok(shared.service.status().await) }).await?;
             Ok(json_response(StatusCode::OK, &status))
         }
+        Route::Site => {
+            let wait = route::site(query)?;
+            let _place = Place::take(shared)?;
+            Ok(json_response(StatusCode::OK, &shared.service.site(wait).await))
+        }
         Route::Peers => {
             route::no_query(query)?;
             let peers = shared.timed("read the peers", async { Ok(shared.service.peers().await) }).await?;

@@ -24,6 +24,8 @@ pub(super) enum Route {
     Changes,
     /// `/v1/status`
     Status,
+    /// `/v1/site`
+    Site,
     /// `/v1/peers`
     Peers,
     /// `/v1/peers/{nodeId}`
@@ -60,6 +62,7 @@ impl Route {
             ["v1", "collections"] => Route::Collections,
             ["v1", "changes"] => Route::Changes,
             ["v1", "status"] => Route::Status,
+            ["v1", "site"] => Route::Site,
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
             ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
@@ -189,6 +192,22 @@ pub(super) fn wanted(query: Option<&str>, is_put: bool) -> Result<Wanted, Error>
             Ok(Wanted { ttl: life, confirmed_by })
         }
     }
+}
+
+/// How long members are waited for where the caller does not say.
+const SITE_WAIT: Duration = Duration::from_secs(2);
+
+/// `?timeout=2s` of `/v1/site`.
+pub(super) fn site(query: Option<&str>) -> Result<Duration, Error> {
+    let mut wait = None;
+    for pair in pairs(query) {
+        let (name, value) = pair?;
+        match name.as_str() {
+            "timeout" => set_once(&mut wait, duration("timeout", &value)?, "timeout")?,
+            _ => return Err(unknown(&name, "timeout")),
+        }
+    }
+    Ok(wait.unwrap_or(SITE_WAIT))
 }
 
 /// How long being in step is waited for where the caller does not say.

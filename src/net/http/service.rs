@@ -2,7 +2,7 @@
 
 use crate::document::{Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Stored, WriteOp};
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status};
 use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;
@@ -33,6 +33,8 @@ pub(crate) trait Service: 'static {
     async fn status(&self) -> Status;
     /// Members and strangers.
     async fn peers(&self) -> PeersReport;
+    /// Every member as it describes itself, waited for at most so long.
+    async fn site(&self, wait: Duration) -> SiteReport;
     /// Retires a member on the whole site.
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.

@@ -196,7 +196,7 @@ impl Site {
                         return Err(format!("answer: n{at}: answered before it was on disk"));
                     }
                 }
-                Output::Changed { .. } => {}
+                Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => self.said(at, event)?,
             }
         }

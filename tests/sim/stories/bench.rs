@@ -251,7 +251,7 @@ impl Bench {
                 Output::Store { ticket, now, request } => node.store.push_back((ticket, now, request)),
                 Output::Stream { ticket, stream } => node.reads.push_back((ticket, stream)),
                 Output::Answer { client, .. } => node.answers.push(client),
-                Output::Changed { .. } => {}
+                Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => node.events.push(event),
             }
         }

@@ -8,7 +8,7 @@ use crate::document::{
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
+    HealthEntry, HealthReport, HealthStatus, HeardAddress, MemberStatus, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -171,6 +171,10 @@ impl Service for Memory {
     async fn peers(&self) -> PeersReport {
         let heard = HeardAddress { address: "10.0.0.9:5000".to_string(), reason: "another cluster key".to_string() };
         PeersReport { peers: Vec::new(), heard: Vec::from([heard]) }
+    }
+    async fn site(&self, _: Duration) -> SiteReport {
+        let member = MemberStatus { node_id: "gateway-01".to_string(), ..MemberStatus::default() };
+        SiteReport { members: Vec::from([member]) }
     }
     async fn untrack(&self, node_id: &str) -> Result<(), Error> {
         if node_id == "gateway 07" { Ok(()) } else { Err(no_such_peer()) }

@@ -70,6 +70,16 @@ fn beyond_the_bound_nobody_waits_and_nothing_is_written() {
 }
 
 #[test]
+fn the_site_is_asked_for_and_waited_for_within_bounds() {
+    with_places(4, |bench| async move {
+        let site = bench.get("/v1/site?timeout=1s").await;
+        assert_eq!((site.status, site.json()["members"][0]["nodeId"].clone()), (200, json!("gateway-01")));
+        bench.get("/v1/site?timeout=1h").await.is(400, "REQUEST_ERROR", "BadRequest");
+        bench.get("/v1/site?wait=1s").await.is(400, "REQUEST_ERROR", "BadRequest");
+    });
+}
+
+#[test]
 fn whoever_waits_for_the_node_to_be_in_step_learns_what_is_missing() {
     with_places(4, |bench| async move {
         assert_eq!(bench.get("/readyz?sync&timeout=1m").await.status, 200);
