@@ -8,6 +8,7 @@ mod args;
 mod changes;
 mod client;
 mod config;
+mod doctor;
 mod documents;
 mod export;
 mod import;
@@ -71,6 +72,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Error> {
         Command::Run => run::run(&options),
         Command::Key(command) => key::run(command, &options),
         Command::Config(command) => config::run(command, &options),
+        Command::Doctor => doctor::run(&options),
         Command::Client(command) => client::run(command, &options),
     }
 }

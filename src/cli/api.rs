@@ -58,7 +58,13 @@ pub(super) struct Reply {
 
 impl Api {
     pub(super) fn new(target: Target, timeout: Duration, executor: Rc<LocalExecutor<'static>>) -> Api {
-        Api { address: target.address, token: target.token, timeout: Cell::new(timeout), executor, idle: RefCell::default() }
+        Api {
+            address: target.address,
+            token: target.token,
+            timeout: Cell::new(timeout),
+            executor,
+            idle: RefCell::default(),
+        }
     }
 
     /// The next answers may take so much longer.

@@ -46,6 +46,8 @@ pub(super) enum Command {
     /// What the configuration means
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try the deployment checklist on the spot; exit 1 where a point fails
+    Doctor,
 }
 
 /// Commands that talk to a running node.
@@ -113,7 +115,7 @@ pub(super) struct Put {
 }
 
 /// Whether to wait until peers have the write too.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Confirmation {
     /// Wait until so many peers have it on disk too
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -256,6 +258,8 @@ mod tests {
             "key set -",
             "config check",
             "config show",
+            "doctor",
+            "doctor --json",
         ] {
             let typed = std::iter::once("cbddc").chain(typed.split(' '));
             assert!(Arguments::try_parse_from(typed.clone()).is_ok(), "{:?}", typed.collect::<std::vec::Vec<_>>());

@@ -30,14 +30,12 @@ pub(super) fn run(options: &Options) -> Result<u8, Error> {
         warn!("{}", warning);
     }
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(until_told(executor.clone(), config, options.config.clone())))
+    let ended = smol::block_on(executor.run(until_told(executor.clone(), config, options.config.clone())));
+    log::finish();
+    ended
 }
 
-async fn until_told(
-    executor: Rc<LocalExecutor<'static>>,
-    config: Config,
-    named: Option<PathBuf>,
-) -> Result<u8, Error> {
+async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config, named: Option<PathBuf>) -> Result<u8, Error> {
     let signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup]);
     let mut signals =
         signals.map_err(|cause| Error::network("signals cannot be received", Some(Box::from(cause) as _)))?;

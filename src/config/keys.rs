@@ -90,7 +90,11 @@ pub(crate) static KEYS: &[Key] = &[
     or_null("Api.UnixSocket", File, "null"),
     or_null("Api.TokenFile", File, "null"),
     or_null("Api.HealthAddress", Socket, "null"),
-    while_running(key("Logging.Level", OneOf(&["Trace", "Debug", "Information", "Warning", "Error", "Critical"]), r#""Information""#)),
+    while_running(key(
+        "Logging.Level",
+        OneOf(&["Trace", "Debug", "Information", "Warning", "Error", "Critical"]),
+        r#""Information""#,
+    )),
     while_running(key("Logging.Format", OneOf(&["text", "json"]), r#""text""#)),
     while_running(or_null("Logging.Path", File, "null")),
 ];

@@ -7,7 +7,7 @@ use crate::document::{
 };
 use crate::error::{Error, PersistenceKind};
 use crate::limits::{COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, KEY_BYTES_MAX};
-use crate::log::trace;
+use crate::log::{error, trace, warn};
 use crate::proto::{Client, Input, StoreFault};
 use crate::replica::{Precondition, Reply, Write};
 use crate::row::{Body, RowKey, Scope};
@@ -208,6 +208,9 @@ impl Shell {
         if let Some(cached) = cached {
             trace!("cache hit collection={} key={}", collection, key);
             let over = cached.version.expires_at.is_some_and(|at| at <= now);
+            if over {
+                warn!("document not found, it has expired collection={} key={}", collection, key);
+            }
             let document =
                 || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
             return Ok((!over).then(document));
@@ -223,7 +226,10 @@ impl Shell {
                 filling.remove(&name);
             }
         }
-        let Some((document, expires_at)) = read? else { return Ok(None) };
+        let Some((document, expires_at)) = read.inspect_err(|error| damaged(error, collection, key))? else {
+            warn!("document not found collection={} key={}", collection, key);
+            return Ok(None);
+        };
         if !changed.get() {
             let cached = Cached { version: document.version, expires_at };
             self.reads.cache.borrow_mut().set(collection, key, document.value.as_slice(), cached);
@@ -253,7 +259,8 @@ impl Shell {
 
     /// What an operation means on this node: scope, expiry, precondition.
     fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
-        let configured = self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
+        let configured =
+            self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
         let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let precondition = match op.condition {
@@ -266,6 +273,13 @@ impl Shell {
         let fresh = op.value.clone().map(|value| (value, expires_at));
         let body = op.value.map_or(Body::Tombstone, Body::Live);
         (Write { key, body, expires_at, precondition }, Op { collection: op.collection, key: op.key, fresh })
+    }
+}
+
+/// Says that a document is damaged on this disk.
+fn damaged(error: &Error, collection: &str, key: &str) {
+    if matches!(error, Error::DatabaseCorruption { .. }) {
+        error!("corruption found collection={} key={} cause=\"{}\"", collection, key, error.to_string());
     }
 }
 

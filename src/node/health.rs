@@ -21,6 +21,9 @@ const ROOM_BYTES: u64 = 4 * 1024 * 1024;
 /// How often whoever waits for the node to be in step looks whether it is.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often it is said what of the log was left out.
+const SWEEP: Duration = Duration::from_secs(20);
+
 impl Shell {
     pub(crate) async fn health(&self) -> HealthReport {
         let began = clock::monotonic_us();
@@ -60,6 +63,14 @@ impl Shell {
             if let Some(warning) = warning(&self.health().await) {
                 warn!("{}", warning);
             }
+        }
+    }
+
+    /// Says now and then what of the log was left out.
+    pub(super) async fn sweep_log(self: Rc<Self>) {
+        loop {
+            Timer::after(SWEEP).await;
+            crate::log::sweep();
         }
     }
 
@@ -166,7 +177,12 @@ impl Shell {
             reasons.push("it has just started and is still looking for its peers".to_string());
         }
         if sync {
-            reasons.extend(engine.to_be_met(self.now()).iter().map(|address| format!("not in session yet with the peer at {address}")));
+            reasons.extend(
+                engine
+                    .to_be_met(self.now())
+                    .iter()
+                    .map(|address| format!("not in session yet with the peer at {address}")),
+            );
         }
         if engine.is_bootstrapping() {
             reasons.push("a bootstrap is under way; reads show the state before it".to_string());

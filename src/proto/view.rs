@@ -115,7 +115,12 @@ impl Engine {
     /// others that are linked to them do.
     pub fn confirmed_by(&self, dot: Dot) -> Vec<NodeId> {
         let has = |member: &&super::members::Member| member.state.has_confirmed && member.state.confirmed.covers(dot);
-        self.members.tracked().map(|(_, member)| member).filter(has).map(|member| member.state.node_id.clone()).collect()
+        self.members
+            .tracked()
+            .map(|(_, member)| member)
+            .filter(has)
+            .map(|member| member.state.node_id.clone())
+            .collect()
     }
 
     /// Rises whenever [`Engine::confirmed_by`] may answer something else than before.

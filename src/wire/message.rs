@@ -364,7 +364,9 @@ impl Message {
                 (true, ""),
             ],
             Message::Report(report) if !report.member.is_well_formed() => return Some("report"),
-            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) | Message::Ask(_) | Message::Report(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) | Message::Ask(_) | Message::Report(_) => {
+                return None;
+            }
         };
         checks.iter().find(|(holds, _)| !holds).map(|(_, what)| *what)
     }

@@ -98,7 +98,10 @@ fn a_wrong_file_changes_nothing_and_is_said() {
     node.write_key(&"ab".repeat(32));
     let said = reloaded(&node, "configuration reloaded");
     // The file may have been noticed before the signal was.
-    assert!(said.contains("new_cluster_key=true") || !lines(&node, "a new cluster key is in force").is_empty(), "{said}");
+    assert!(
+        said.contains("new_cluster_key=true") || !lines(&node, "a new cluster key is in force").is_empty(),
+        "{said}"
+    );
     assert!(!node.log().contains(&"ab".repeat(32)), "a key is never logged");
     assert_eq!(node.status()["cache"]["capacityBytes"], 1024 * 1024);
     node.stop_cleanly();

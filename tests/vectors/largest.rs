@@ -5,14 +5,13 @@ use cbddc::id::{Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::limits::{
     BATCH_BYTES_TARGET, BATCH_ROWS_MAX, BEACON_BYTES_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FRAME_BYTES_MAX,
     FRAME_HEADER_BYTES, KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX, RELEASE_BYTES_MAX,
-    REPLICAS_MAX,
-    ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
+    REPLICAS_MAX, ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
 };
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Ask, Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, MemberReport, Message, Mode,
-    Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
+    Ask, Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, MemberReport, Message,
+    Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
 };
 
 const CLOCK: ClockSample = ClockSample { millis: u64::MAX, synchronised: true };

@@ -16,7 +16,6 @@ use std::format;
 use std::rc::Rc;
 use std::string::{String, ToString};
 use std::time::Duration;
-use std::vec::Vec;
 
 /// Writes, then waits for so many peers.
 pub(super) async fn write<S: Service>(
@@ -41,7 +40,10 @@ pub(super) async fn write<S: Service>(
     }
     let confirmed = shared.service.confirmed(&stored, peers, wait).await;
     let mut response = match confirmed.enough {
-        true => json_response(StatusCode::OK, &json!({ "version": stored.version.to_string(), "confirmedBy": confirmed.by })),
+        true => json_response(
+            StatusCode::OK,
+            &json!({ "version": stored.version.to_string(), "confirmedBy": confirmed.by }),
+        ),
         false => too_late(&stored, &confirmed, peers, wait),
     };
     response.headers_mut().insert(ETAG, etag(&stored.version));

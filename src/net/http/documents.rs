@@ -3,9 +3,9 @@
 use super::Service;
 use super::answer::{Answer, empty_response, json_bytes, json_response};
 use super::body::BodyReader;
+use super::confirmed;
 use super::handle::Shared;
 use super::route::{self, Listing};
-use super::confirmed;
 use crate::document::json::{check, too_large};
 use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
 use crate::error::{Error, RequestKind};

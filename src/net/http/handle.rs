@@ -2,9 +2,9 @@
 
 use super::answer::{Answer, empty_response, json_response};
 use super::body::BodyReader;
-use super::confirmed::Place;
 use super::budget::{Budget, Share};
 use super::changes::{self, Feeds};
+use super::confirmed::Place;
 use super::route::{self, Route};
 use super::serve::count;
 use super::{HttpOptions, Service, bulk, documents, guard, problem};

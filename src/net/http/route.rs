@@ -186,7 +186,9 @@ pub(super) fn wanted(query: Option<&str>, is_put: bool) -> Result<Wanted, Error>
         }
     }
     match (peers, wait) {
-        (None, Some(_)) => Err(Error::bad_request("timeout goes with confirmedBy alone: it is how long peers are waited for")),
+        (None, Some(_)) => {
+            Err(Error::bad_request("timeout goes with confirmedBy alone: it is how long peers are waited for"))
+        }
         (peers, wait) => {
             let confirmed_by = peers.map(|peers| (peers, wait.unwrap_or(CONFIRMATION_WAIT)));
             Ok(Wanted { ttl: life, confirmed_by })
@@ -225,7 +227,9 @@ pub(super) fn in_step(query: Option<&str>) -> Result<Option<Duration>, Error> {
         }
     }
     match (sync.unwrap_or(false), wait) {
-        (false, Some(_)) => Err(Error::bad_request("timeout goes with sync alone: it is how long peers are waited for")),
+        (false, Some(_)) => {
+            Err(Error::bad_request("timeout goes with sync alone: it is how long peers are waited for"))
+        }
         (sync, wait) => Ok(sync.then(|| wait.unwrap_or(IN_STEP_WAIT))),
     }
 }

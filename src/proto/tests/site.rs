@@ -26,7 +26,8 @@ fn said(nonce: u64, age_ms: Millis, number: u8) -> Message {
     Message::Report(Report { nonce, age_ms, member: report_of(number) })
 }
 fn asks(outputs: &[Output]) -> Vec<(u64, Ask)> {
-    let ask = |(link, message): (u64, &Message)| if let Message::Ask(ask) = message { Some((link, *ask)) } else { None };
+    let ask =
+        |(link, message): (u64, &Message)| if let Message::Ask(ask) = message { Some((link, *ask)) } else { None };
     sends(outputs).into_iter().filter_map(ask).collect()
 }
 fn reports(outputs: &[Output]) -> Vec<(u64, Report)> {

@@ -2,13 +2,14 @@
 
 use super::super::Service;
 use crate::document::{
-    Change, Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, PAGE_BYTES_MAX, Page, Query, Since,
-    Stored, Version, WriteOp,
+    Change, Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, PAGE_BYTES_MAX, Page, Query,
+    Since, Stored, Version, WriteOp,
 };
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, MemberStatus, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
+    HealthEntry, HealthReport, HealthStatus, HeardAddress, MemberStatus, Metrics, PeersReport, Readiness, Replacement,
+    SiteReport, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};

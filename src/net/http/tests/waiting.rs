@@ -57,7 +57,8 @@ fn what_no_peer_can_confirm_is_refused_before_it_is_written() {
 fn beyond_the_bound_nobody_waits_and_nothing_is_written() {
     with_places(1, |bench| async move {
         let mut first = bench.client().await;
-        let head = std::format!("PUT {A}?confirmedBy=1&timeout=1m HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\n1");
+        let head =
+            std::format!("PUT {A}?confirmedBy=1&timeout=1m HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\n1");
         first.send(head).await;
         while bench.get(A).await.status != 200 {}
         let second = bench.put("/v1/collections/c/documents/b?confirmedBy=1&timeout=1m", "1").await;
