@@ -174,7 +174,7 @@ impl Shell {
                 Err(error) => {
                     shell.links.dials_failed.set(shell.links.dials_failed.get() + 1);
                     let failure = failure(&error);
-                    shell.dial_failed(peer, &error);
+                    shell.dial_went_wrong(peer, &error);
                     shell.feed(Input::DialFailed { target, failure });
                 }
             }

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -90,6 +90,8 @@ pub(crate) struct Shell {
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
+    /// The peer and the error behind the failed dial that the engine is being told.
+    pub(super) dial_error: RefCell<Option<(String, String)>>,
     pub(super) store_health: StoreHealth,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
@@ -143,6 +145,7 @@ impl Shell {
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
+            dial_error: RefCell::default(),
             store_health: StoreHealth::default(),
             health_check: Cell::new(health_check),
             store_order,

@@ -8,6 +8,7 @@ use crate::net::Beacons;
 use crate::net::http::{self, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
+use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
 use crate::store::{Options, Store};
 use crate::time::Millis;
@@ -71,7 +72,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         discovery: config.network.discovery,
         beacon_interval: config.network.beacon_interval_ms,
         fixed_peers: config.cluster.peers.len(),
-        retry_delay: config.network.retry_delay_ms,
+        retry: RetryPolicy::new(config.network.retry_attempts, config.network.retry_delay_ms),
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
         tombstone_min_age: TOMBSTONE_MIN_AGE,

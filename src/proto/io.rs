@@ -3,6 +3,7 @@
 use super::refusals::Refusal;
 use crate::id::{DeviceId, NodeId, ReplicaId};
 use crate::replica::{Batch, Bootstrapped, Knowledge, Reply, Request, Stream, Write};
+use crate::retry::RetryPolicy;
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
 use crate::wire::{BeaconKey, Bye, MemberReport, Message};
@@ -273,6 +274,10 @@ pub enum Event {
         target: Target,
         /// Why.
         failure: DialFailure,
+        /// How many have failed in a row.
+        attempt: u32,
+        /// After how long it is tried again, milliseconds.
+        again_ms: Millis,
     },
     /// A datagram that is not of this cluster; said once for each address.
     Stranger {
@@ -378,8 +383,9 @@ pub struct Settings {
     pub beacon_interval: Millis,
     /// Number of fixed peers, which are numbered from 0.
     pub fixed_peers: usize,
-    /// Delay after the first failed dial, milliseconds; default 1000.
-    pub retry_delay: Millis,
+    /// How a dial that failed is tried again: the attempts of one burst, and the first delay. Beyond the burst dialling goes on
+    /// for ever, up to the policy's cap.
+    pub retry: RetryPolicy,
     /// Links at once, 2 to [`LINKS_MAX`](crate::limits::LINKS_MAX).
     pub links_max: usize,
     /// Unconfirmed row bytes for each link.

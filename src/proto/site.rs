@@ -135,7 +135,8 @@ impl Engine {
     }
 
     pub(super) fn heard_report(&mut self, now: Now, link: LinkId, report: Report) {
-        let asked = self.site.asked.iter_mut().find(|asked| asked.nonce == report.nonce && report.nonce != 0);
+        let awaited = |asked: &&mut Asked| asked.nonce == report.nonce && asked.at + ASK_KEPT_MS > now.mono;
+        let asked = self.site.asked.iter_mut().find(awaited).filter(|_| report.nonce != 0);
         let asker = match asked {
             Some(asked) if asked.left > 0 => {
                 asked.left -= 1;

@@ -190,6 +190,15 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line on this node's machine that finds everything by itself.
+    pub fn alone(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments[0]);
+        command.args(&arguments[1..]);
+        match &self.host {
+            Some(host) => host.inside(|| command.output()).unwrap(),
+            None => command.output().unwrap(),
+        }
+    }
     /// A command line that goes on, its stdout held open; to be ended by the test.
     pub fn spawned(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments[0]);

@@ -24,7 +24,7 @@ fn the_time_between_two_dials_grows_and_is_capped() {
         for ceiling in &mut ceilings {
             dialler.started(target);
             assert!(!dialler.may_dial(now, target), "it is being dialled");
-            dialler.failed(now, target, 1_000, &mut rng);
+            dialler.failed(now, target, &RetryPolicy::new(3, 1_000), &mut rng);
             let again = dialler.deadline(now).expect("it rests");
             *ceiling = (*ceiling).max(again - now.mono);
             now.mono = again;
@@ -38,7 +38,7 @@ fn the_time_between_two_dials_grows_and_is_capped() {
 fn a_link_in_session_forgets_the_failures_before_it() {
     let (mut dialler, mut rng) = (Dialler::default(), fastrand::Rng::with_seed(1));
     for _ in 0..10 {
-        dialler.failed(at(0), Target::Fixed(0), 1_000, &mut rng);
+        dialler.failed(at(0), Target::Fixed(0), &RetryPolicy::new(3, 1_000), &mut rng);
     }
     dialler.succeeded(Target::Fixed(0));
     assert!(dialler.may_dial(at(0), Target::Fixed(0)));
