@@ -161,7 +161,7 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
             let _ = reply.try_send(statistics);
         }
         Ask::Sizes(reply) => {
-            let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
+            let sizes = reading.snapshot(options, |connection| query::sizes(connection, options));
             let _ = reply.try_send(sizes);
         }
     }
