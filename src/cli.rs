@@ -14,6 +14,7 @@ mod export;
 mod import;
 mod key;
 mod members;
+mod recovered;
 mod rows;
 mod run;
 mod site;

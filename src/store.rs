@@ -25,7 +25,7 @@ mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
-use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table};
+use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 use commit::{Job, Outcome};
@@ -269,6 +269,14 @@ impl Store {
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::List(scope, collection, query, now, reply), answer)
     }
+    /// The rows that wait for a person's decision, behind a number. `None` where one is damaged.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn recovered(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<Waiting>, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Recovered(after, limit, reply), answer)
+    }
     /// Replicated and local collections with their live documents. Reads the whole key index.
     ///
     /// # Errors
@@ -397,6 +405,7 @@ fn request_bytes(request: &Request) -> usize {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records => 0,
+        Request::Decide { decision, .. } => decision.keys.iter().map(|key| key.len() + 32).sum(),
     };
     body + 256
 }

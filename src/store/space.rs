@@ -108,7 +108,9 @@ fn growth(request: &Request) -> u64 {
         | Request::Confirmed { .. }
         | Request::Maintain(_)
         | Request::Fork { .. }
-        | Request::Records => 0,
+        | Request::Records
+        // What is written again stands in the database already.
+        | Request::Decide { .. } => 0,
     }
 }
 
