@@ -198,6 +198,7 @@ impl Engine {
         deadline = deadline.min(self.dialler.deadline(now).unwrap_or(Millis::MAX));
         for session in self.sessions.values() {
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
+            deadline = deadline.min(session.news_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.retry_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.compare_at.unwrap_or(Millis::MAX));

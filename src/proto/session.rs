@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) next_stream: u32,
     /// A Confirm is due to it although it sent nothing: our vector has risen.
     pub(super) announce_at: Option<Millis>,
+    /// It is told then what others have confirmed, if that is news to it.
+    pub(super) news_at: Option<Millis>,
     /// Rows of others are passed on to it then, if it lacks them still.
     pub(super) relay_at: Option<Millis>,
     /// No reconciliation before this.
@@ -124,6 +126,7 @@ impl Session {
             incoming: Incoming::Idle,
             next_stream: 1,
             announce_at: None,
+            news_at: None,
             relay_at: None,
             reconcile_after: 0,
             compare_at: None,

@@ -8,7 +8,7 @@ use super::io::{LinkId, Now, Output};
 use crate::id::DeviceId;
 use crate::limits::{ASKS_MAX, MEMBERS_MAX};
 use crate::time::Millis;
-use crate::wire::{Ask, MemberReport, Message, Report};
+use crate::wire::{Ask, MemberNote, MemberReport, Message, Report};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -144,15 +144,39 @@ impl Engine {
             }
             _ => None,
         };
+        let device = report.member.device;
+        let is_new = !self.site.known.contains_key(&device) && device != self.settings.device;
         self.note_report(now, &report);
+        if is_new && report.nonce == 0 {
+            self.tell_of_new(now, link, &report);
+        }
         if let Some(asker) = asker.filter(|asker| self.sessions.contains_key(asker)) {
             self.send(asker, Message::Report(report));
         }
     }
 
+    /// A member that this node has heard nothing of so far is passed on, once, so that those without a link to it know it too:
+    /// Hello names only the members that were known when it was said.
+    fn tell_of_new(&mut self, now: Now, link: LinkId, report: &Report) {
+        let Some(peer) = self.sessions.get(&link).and_then(|session| session.peer.as_ref()) else { return };
+        let first_hand = self.sessions.get(&link).is_some_and(|session| session.device == report.member.device);
+        if first_hand && peer.hello.visitor {
+            return;
+        }
+        let (device, node_id) = (report.member.device, report.member.node_id.clone());
+        if !first_hand {
+            self.heard_of(now, alloc::vec![MemberNote { device, node_id }]);
+        }
+        let others = self.sessions.values().filter(|other| other.met().is_some() && other.link != link);
+        let links: Vec<LinkId> = others.filter(|other| other.device != device).map(|other| other.link).collect();
+        links.into_iter().for_each(|link| self.send(link, Message::Report(report.clone())));
+    }
+
     fn note_report(&mut self, now: Now, Report { age_ms, member, .. }: &Report) {
-        // Of members alone, so that there are never more than these.
-        if member.device == self.settings.device || !self.members.by_device.contains_key(&member.device) {
+        // Of members, and of those that are about to become known: there are never more than a site may have.
+        let known = self.members.by_device.contains_key(&member.device);
+        let room = self.site.known.contains_key(&member.device) || self.site.known.len() < MEMBERS_MAX;
+        if member.device == self.settings.device || !room || !(known || self.members.has_room()) {
             return;
         }
         let said_at = (now.mono as i64).saturating_sub_unsigned(*age_ms);

@@ -32,6 +32,30 @@ fn a_write_is_confirmed_by_whoever_says_so_and_by_whom_others_tell_of() {
 }
 
 #[test]
+fn what_one_peer_confirms_the_others_hear_of_although_nothing_is_written_any_more() {
+    let mut desk = Desk::new();
+    for number in 2..10 {
+        desk.meet(u64::from(number), hello(number));
+    }
+    desk.write(1);
+    desk.wait(1_000);
+    let told = |outputs: &[Output], to: u64| -> Vec<DeviceId> {
+        let confirms = sends(outputs).into_iter().filter_map(|(link, message)| match message {
+            Message::Confirm(confirm) if link == to => Some(confirm.relayed.clone()),
+            _ => None,
+        });
+        confirms.flatten().map(|relayed| relayed.device).collect()
+    };
+    desk.say(2, confirm(covering(&[(1, 1)]), Vec::new()));
+    let outputs = desk.wait(250);
+    assert!(told(&outputs, 3).contains(&device(2)));
+    assert!(told(&outputs, 2).is_empty(), "it knows");
+    let heard: Vec<DeviceId> = (0..5).flat_map(|_| told(&desk.wait(250), 9)).collect();
+    assert!(heard.len() <= 8, "each once, a few at a time: {heard:?}");
+    assert_eq!(told(&desk.wait(10_000), 9), [], "a quiet site says nothing");
+}
+
+#[test]
 fn visitors_and_retired_members_confirm_nothing() {
     let mut desk = Desk::new();
     let mut laptop = hello(2);

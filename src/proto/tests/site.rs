@@ -109,14 +109,30 @@ fn whoever_asks_first_hand_is_told_of_those_who_have_gone() {
 #[test]
 fn strangers_own_reports_and_floods_change_nothing() {
     let mut desk = site();
-    desk.say(2, said(0, 0, 9));
     desk.say(2, said(0, 0, 1));
-    assert!(desk.engine.site(desk.now).is_empty());
+    assert!(desk.engine.site(desk.now).is_empty(), "nobody is believed about this node itself");
     let answered = |desk: &mut Desk, nonce| wanted(&desk.say(2, Message::Ask(Ask { nonce, hops: 1 }))).len();
     let count: usize = (100..300).map(|nonce| answered(&mut desk, nonce)).sum();
     assert_eq!(count, crate::limits::ASKS_MAX, "a peer that asks without end is not answered without end");
     let passed: usize = (0..3_000).map(|_| reports(&desk.say(3, said(100, 0, 4))).len()).sum();
     assert!(passed <= 4 * crate::limits::MEMBERS_MAX, "{passed}");
+}
+
+#[test]
+fn a_member_that_comes_later_is_made_known_to_those_without_a_link_to_it() {
+    let mut desk = site();
+    let outputs = desk.say(2, said(0, 0, 9));
+    assert_eq!(reports(&outputs).iter().map(|(link, _)| *link).collect::<Vec<_>>(), [3], "once, and not back");
+    let known = |desk: &Desk| desk.engine.peers(desk.now).iter().any(|peer| peer.node_id == name(9) && peer.tracked);
+    assert!(known(&desk));
+    assert_eq!(reports(&desk.say(3, said(0, 5, 9))), [], "it is known by now");
+    // A peer of its own is passed on when it says something for the first time, a visitor is not.
+    let passed = reports(&desk.say(3, said(0, 0, 3)));
+    assert_eq!(passed.iter().map(|(link, _)| *link).collect::<Vec<_>>(), [2]);
+    let mut laptop = hello(5);
+    laptop.visitor = true;
+    desk.meet(5, laptop);
+    assert_eq!(reports(&desk.say(5, said(0, 0, 5))), []);
 }
 
 #[test]
