@@ -1,5 +1,6 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
@@ -10,7 +11,7 @@ use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -49,7 +50,14 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
+    if opened.restored {
+        warn!(
+            "the database is a restored backup, it has a new identity replica={}",
+            opened.knowledge.replica.to_string()
+        );
+    }
     info!(
         "database opened path={} replica={} created={}",
         opened.path.display(),
@@ -83,6 +91,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -93,7 +103,19 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
+    let backups = opened.backups;
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
@@ -115,6 +137,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
     shell.spawn(shell.clone().sweep_log());
+    shell.spawn(shell.clone().scrub_forever(random()));
+    shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)

@@ -212,6 +212,10 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line that works on this node's files.
+    pub fn offline(&self, arguments: &[&str]) -> Output {
+        self.command(arguments[0]).args(&arguments[1..]).output().unwrap()
+    }
     /// A command line that goes on, its stdout held open; to be ended by the test.
     pub fn spawned(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments[0]);
@@ -273,6 +277,10 @@ impl Node {
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
         let began = Instant::now();
         self.signal(Signal::TERM);
+        self.end(began)
+    }
+    /// Waits for its end; the exit code and how long it took.
+    pub fn end(&mut self, began: Instant) -> (Option<i32>, Duration) {
         let mut running = self.running.take().unwrap();
         let ended = loop {
             if let Some(ended) = running.child.try_wait().unwrap() {

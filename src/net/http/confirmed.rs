@@ -2,10 +2,10 @@
 
 use super::Service;
 use super::answer::{Answer, json_response};
-use super::documents::{etag, write_one};
+use super::documents::{etag, queued};
 use super::handle::Shared;
 use super::problem::{PROBLEM_JSON, Problem};
-use crate::document::{Confirmed, Stored, WriteOp};
+use crate::document::{Accepted, Confirmed, Stored, WriteOp};
 use crate::error::{Error, RequestKind};
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -33,7 +33,11 @@ pub(super) async fn write<S: Service>(
             "{collection} has the scope local, no peer will ever have its documents: leave confirmedBy out"
         )));
     }
-    let stored = write_one(shared, what, op).await?;
+    let stored = match shared.timed(what, shared.service.accept(op)).await? {
+        Accepted::Stored(stored) => stored,
+        // It is on no disk yet, not even here.
+        Accepted::Queued => return Ok(queued()),
+    };
     if deletes && stored.seq == 0 {
         // Nothing was there, nothing was written, and nobody has anything to confirm.
         return Ok(super::answer::empty_response(StatusCode::NO_CONTENT));

@@ -23,6 +23,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::string::ToString;
+use std::time::Duration;
 
 /// Said to whoever finds no place.
 pub(super) const ALL_BUSY: &str = "all connections of this node are busy: try again";
@@ -42,7 +43,16 @@ pub(super) struct Shared<S> {
 impl<S> Shared<S> {
     /// The service's answer, or `TIMEOUT_ERROR` once it took too long: then the outcome is unknown.
     pub(super) async fn timed<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.options.request_timeout;
+        self.timed_for(self.options.request_timeout, what, work).await
+    }
+
+    /// The same with a limit of its own, for what takes long.
+    async fn timed_for<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let late = async {
             Timer::after(limit).await;
             Err(Error::Timeout { operation: what.to_string(), after_ms: limit.as_millis() as u64 })
@@ -174,6 +184,19 @@ async fn dispatch<S: Service>(
             let replaced = shared.timed("replace the peer", shared.service.replace(&node_id)).await?;
             Ok(json_response(StatusCode::OK, &replaced))
         }
+        Route::Backups if head.method == Method::POST => {
+            route::no_query(query)?;
+            let limit = shared.options.job_timeout;
+            let made = shared.timed_for(limit, "make a backup", shared.service.backup()).await?;
+            Ok(json_response(StatusCode::CREATED, &made))
+        }
+        Route::IntegrityCheck if head.method == Method::POST => {
+            route::no_query(query)?;
+            let limit = shared.options.job_timeout;
+            let report = shared.timed_for(limit, "check the database", shared.service.check_integrity()).await?;
+            Ok(json_response(StatusCode::OK, &report))
+        }
+        Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
         Route::Recovered { decision: None } if reads => recovered::list(shared, query).await,
         Route::Recovered { decision: None } => Ok(problem::method_not_allowed("GET, HEAD")),
         Route::Recovered { decision: Some(choice) } if head.method == Method::POST => {

@@ -1,11 +1,13 @@
 //! What the server asks of a node.
 
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, RecoveredChoice, RecoveredOutcome,
-    RecoveredPage, RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
+};
 use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;
@@ -21,6 +23,10 @@ pub(crate) trait Service: 'static {
     fn is_local(&self, collection: &str) -> bool;
     /// Waits until so many members have a write on disk, at most so long, and less where the node stops.
     async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed;
+    /// Writes one operation, or queues it where the store refuses it now and it has no condition.
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error>;
+    /// What waits in the offline queue for this key, which readers see instead of what is stored.
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued>;
     /// One live document.
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error>;
     /// Those of the keys that exist. The keys come sorted, without doubles, at most 1000. The page is bounded like any
@@ -42,6 +48,10 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// Rows that were kept aside, behind a number.
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
     /// Writes them again or forgets them.
