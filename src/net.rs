@@ -8,6 +8,7 @@
 //! - `interfaces`: which interfaces those are.
 //! - `probe`: a connection of the node to itself.
 //! - `supervisor`: messages to the service manager.
+//! - `look`: who else is there, without joining them.
 //! - `http`: the local API, over anything that answers its calls.
 //!
 //! Invariant: nothing in this room holds more memory for a peer than its constants say, and no bytes of a peer can make
@@ -18,6 +19,7 @@ pub(crate) mod http;
 mod interfaces;
 pub mod link;
 mod listen;
+mod look;
 mod port_holder;
 mod probe;
 mod supervisor;
@@ -27,6 +29,7 @@ pub use dial::{ADDRESSES_MAX, Patience, accept, dial, resolve};
 pub use interfaces::{BroadcastInterface, broadcast_interfaces};
 pub use link::{Established, Fault, LinkError, LinkReader, LinkWriter};
 pub use listen::{Listener, PortSetting, listen};
+pub(crate) use look::{Seen, look};
 pub use probe::{Probe, ProbeError, probe};
 pub use supervisor::Supervisor;
 pub use udp::{BROADCAST_TARGETS_MAX, Beacons, SentBeacon};

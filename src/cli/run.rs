@@ -1,22 +1,20 @@
 //! `cbddc run`: configuration, log, and the node in the foreground; what the service manager is told of it.
 
 use super::args::Options;
+use super::service;
 use crate::Error;
 use crate::clock;
-use crate::config::Config;
-use crate::log::{self, critical, info, warn};
-use crate::net::Supervisor;
+use crate::config::{Config, Reloaded};
+use crate::log::{self, critical, error, info, warn};
 use crate::node::Node;
 use async_signal::{Signal, Signals};
 use smol::LocalExecutor;
-use smol::Timer;
 use smol::stream::StreamExt;
 use std::boxed::Box;
-use std::env;
 use std::format;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::string::{String, ToString};
-use std::time::Duration;
+use std::string::ToString;
 
 /// A signal that follows another within this is the same one.
 const SAME_SIGNAL_MS: u64 = 500;
@@ -33,13 +31,16 @@ pub(super) fn run(options: &Options) -> Result<u8, Error> {
         warn!("{}", warning);
     }
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(until_told(executor.clone(), config)))
+    let ended = smol::block_on(executor.run(until_told(executor.clone(), config, options.config.clone())));
+    log::finish();
+    ended
 }
 
-async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<u8, Error> {
-    let signals = Signals::new([Signal::Int, Signal::Term]);
+async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config, named: Option<PathBuf>) -> Result<u8, Error> {
+    let signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup]);
     let mut signals =
         signals.map_err(|cause| Error::network("signals cannot be received", Some(Box::from(cause) as _)))?;
+    let before = Before { file: config.file.clone(), key_file: config.cluster.key_file.clone() };
     let node = match Node::start(executor.clone(), config).await {
         Ok(node) => node,
         Err(error) => {
@@ -49,23 +50,29 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
             return Err(error);
         }
     };
-    let supervisor = supervisor().map(Rc::new);
-    tell(supervisor.as_deref(), &format!("READY=1\nSTATUS=serving as {}", node.node_id()));
-    if let (Some(supervisor), Some(limit)) = (&supervisor, watchdog_limit()) {
-        executor.spawn(feed_watchdog(node.clone(), supervisor.clone(), limit)).detach();
+    let supervisor = service::supervisor();
+    service::tell(supervisor.as_deref(), &format!("READY=1\nSTATUS=serving as {}", node.node_id()));
+    if let (Some(supervisor), Some(limit)) = (&supervisor, service::watchdog_limit()) {
+        executor.spawn(service::feed_watchdog(node.clone(), supervisor.clone(), limit)).detach();
     }
     // A stream of signals does not end; an error on it is as good a reason to stop as a signal. It waits in a task of
     // its own: polled with every turn of the executor, it would ask the kernel each time.
+    let running = node.clone();
     let told = executor.spawn(async move {
-        let _ = signals.next().await;
+        while let Some(Ok(Signal::Hup)) = signals.next().await {
+            reload(&running, named.as_deref(), &before);
+        }
         signals
     });
     let mut signals = told.await;
     info!("stopping, a second signal ends the process at once");
-    tell(supervisor.as_deref(), "STOPPING=1\nSTATUS=stopping");
+    service::tell(supervisor.as_deref(), "STOPPING=1\nSTATUS=stopping");
     let again = async {
         let told_at = clock::monotonic_ms();
-        while signals.next().await.is_some() {
+        while let Some(signal) = signals.next().await {
+            if matches!(signal, Ok(Signal::Hup)) {
+                continue;
+            }
             // Programs that stop a whole group of processes often signal each of them twice in one go.
             if clock::monotonic_ms() >= told_at + SAME_SIGNAL_MS {
                 break;
@@ -88,40 +95,38 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
     }
 }
 
-/// The service manager, where there is one that wants to be told.
-fn supervisor() -> Option<Supervisor> {
-    let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
-    Supervisor::new(&address)
-        .inspect_err(|error| {
-            warn!("the service manager cannot be told anything NOTIFY_SOCKET={:?} cause={}", address, error)
-        })
-        .ok()
+/// What the node was started with.
+struct Before {
+    file: Option<PathBuf>,
+    key_file: PathBuf,
 }
 
-fn tell(supervisor: Option<&Supervisor>, state: &str) {
-    if let Some(Err(error)) = supervisor.map(|supervisor| supervisor.say(state)) {
-        warn!("the service manager was not told state={:?} cause={}", state, error);
-    }
-}
-
-/// How long the service manager waits for a sign of life, where it waits for one of this process.
-fn watchdog_limit() -> Option<Duration> {
-    let ours = |pid: String| pid.parse() == Ok(std::process::id());
-    if !env::var("WATCHDOG_PID").ok().is_none_or(ours) {
-        return None;
-    }
-    let limit = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
-    Some(Duration::from_micros(limit)).filter(|limit| !limit.is_zero())
-}
-
-/// A sign of life four times within the limit, but only while storage and network move: a node that hangs is ended and
-/// started anew.
-async fn feed_watchdog(node: Node, supervisor: Rc<Supervisor>, limit: Duration) {
-    loop {
-        match node.check_progress(limit / 2).await {
-            Ok(()) => tell(Some(&supervisor), "WATCHDOG=1"),
-            Err(error) => critical!("the watchdog is not fed, the node stands still cause=\"{}\"", error.to_string()),
+/// Reads the configuration again, as it was found at the start, and the node takes over what may change. What is wrong
+/// changes nothing.
+fn reload(node: &Node, named: Option<&Path>, before: &Before) {
+    let taken_over = Config::load(named).and_then(|config| {
+        if let Some(file) = before.file.as_ref().filter(|file| config.file.as_ref() != Some(*file)) {
+            let gone = format!("{}: the file that this node was started with is gone", file.display());
+            return Err(Error::configuration(gone));
         }
-        Timer::after(limit / 4).await;
+        // All that can be wrong comes before anything is changed.
+        crate::key::load_cluster_key(&before.key_file)?;
+        log::start(config.logging.level, config.logging.format, config.logging.path.as_deref())?;
+        let reloaded = node.reload(&config)?;
+        Ok((config, reloaded))
+    });
+    match taken_over {
+        Ok((config, reloaded)) => {
+            let Reloaded { changed, at_next_start, cluster_key } = reloaded;
+            let what = if changed.is_empty() && !cluster_key { "nothing".to_string() } else { changed.join(",") };
+            info!("configuration reloaded changed=\"{}\" new_cluster_key={}", what, cluster_key);
+            config.warnings.iter().for_each(|warning| warn!("{}", warning));
+            if !at_next_start.is_empty() {
+                warn!("changed keys take effect at the next start keys=\"{}\"", at_next_start.join(","));
+            }
+        }
+        Err(error) => {
+            error!("the configuration is not reloaded, the one before stays in force: {}", super::one_line(&error));
+        }
     }
 }
