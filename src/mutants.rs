@@ -40,6 +40,8 @@ pub enum Mutant {
     NoReconcile,
     ReconcileKeepsDot,
     LocalLeaves,
+    QueuedIsBlind,
+    QueuedKeepsStamp,
     SynchronousNormal,
     SynchronousOff,
     LogNotSettled,
