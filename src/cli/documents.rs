@@ -52,7 +52,10 @@ pub(super) async fn put(api: &Api, put: &args::Put, json: bool) -> Result<u8, Er
     }
     let done = match reply.status {
         StatusCode::CREATED => "created",
-        StatusCode::ACCEPTED => "queued, not on disk yet:",
+        StatusCode::ACCEPTED => {
+            say("queued, not on disk yet\n")?;
+            return Ok(DONE);
+        }
         _ => "replaced",
     };
     let version = reply.json::<Version>().map(|version| version.version).unwrap_or_default();
@@ -86,7 +89,10 @@ pub(super) async fn get(api: &Api, document: &args::Document) -> Result<u8, Erro
 /// Deletes one document; one that is absent is deleted already.
 pub(super) async fn delete(api: &Api, document: &args::Document) -> Result<u8, Error> {
     let path = document_path(&document.collection, &document.key)?;
-    api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
+    let reply = api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
+    if reply.status == StatusCode::ACCEPTED {
+        say("queued, not on disk yet\n")?;
+    }
     Ok(DONE)
 }
 
