@@ -188,6 +188,8 @@ impl Store {
             open::quick_check(&connection, &path).map_err(told)?;
         }
         let (state, members, restored) = start(&connection, random).map_err(told)?;
+        // SQLite syncs the folder of a new log too, and does not look at what becomes of it.
+        open::sync_folder(&*options.disk, open::folder_of(&path))?;
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
         let opened = Opened {
             knowledge: state.knowledge.clone(),
