@@ -29,7 +29,7 @@ const UNANSWERED_MAX: usize = 64;
 /// How often a link that is not read looks whether it may be.
 const RETRY_READING: Duration = Duration::from_millis(5);
 /// A goodbye that the peer does not take is given up after this.
-const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The open links.
 #[derive(Default)]
@@ -157,10 +157,8 @@ impl Shell {
             let peer = shell.target(target, &addresses);
             let resolved = match target {
                 Target::Heard(_) => Ok(addresses),
-                Target::Fixed(index) => match shell.config.cluster.peers.get(index) {
-                    Some(peer) => resolve(peer, patience).await,
-                    None => Err(LinkError::NoAddress),
-                },
+                // It was looked up before: it may be none of them any more, and is not dialled again.
+                Target::Fixed(_) => resolve(&peer, patience).await,
             };
             let keys = shell.identity.cluster_keys.borrow().clone();
             let device_key = shell.identity.device_key.borrow().clone();
@@ -176,7 +174,7 @@ impl Shell {
                 Err(error) => {
                     shell.links.dials_failed.set(shell.links.dials_failed.get() + 1);
                     let failure = failure(&error);
-                    shell.dial_failed(peer, &error);
+                    shell.dial_went_wrong(peer, &error);
                     shell.feed(Input::DialFailed { target, failure });
                 }
             }

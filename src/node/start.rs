@@ -1,5 +1,6 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
@@ -8,8 +9,9 @@ use crate::net::Beacons;
 use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
+use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -48,6 +50,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
     if opened.restored {
         warn!(
@@ -77,7 +80,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         discovery: config.network.discovery,
         beacon_interval: config.network.beacon_interval_ms,
         fixed_peers: config.cluster.peers.len(),
-        retry_delay: config.network.retry_delay_ms,
+        retry: RetryPolicy::new(config.network.retry_attempts, config.network.retry_delay_ms),
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
         tombstone_min_age: TOMBSTONE_MIN_AGE,
@@ -88,6 +91,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -99,8 +104,18 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
     let backups = opened.backups;
-    let shell =
-        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups });
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
@@ -121,6 +136,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().sweep_log());
     shell.spawn(shell.clone().scrub_forever(random()));
     shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.

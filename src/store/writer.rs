@@ -225,7 +225,8 @@ impl Writer {
         match &self.connection {
             None => Err(failure::closed()),
             Some(connection) => {
-                Ok(Session { connection, state: &mut self.state, space: &mut self.space, path: &self.options.path })
+                let Writer { state, space, options, .. } = self;
+                Ok(Session { connection, state, space, path: &options.path, unsure: false })
             }
         }
     }
