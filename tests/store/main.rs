@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
 
 mod backup;
+mod check;
 mod damage;
 mod feed;
+mod full;
 mod model;
 mod place;
 mod recovered;
+mod restore;
 mod rules;
 mod serving;
