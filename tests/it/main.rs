@@ -1,6 +1,7 @@
 //! The real binary, on a real disk and a real network: what a person, a program or a stranger can see of it.
 //!
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
+//! - `program`: how a binary is started, also one for another machine.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
@@ -13,6 +14,7 @@ mod client;
 mod lan;
 mod probe;
 mod process;
+mod program;
 mod speaker;
 
 mod alone;

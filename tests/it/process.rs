@@ -3,6 +3,7 @@
 
 use crate::client::{Answer, Connection, document, documents};
 use crate::lan::Host;
+use crate::program;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,7 +17,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_cbddc");
 /// The key of every node that is not given another one.
 pub const KEY: &str = "7d5f0b1c9a3e4d2f8b6a1c0e9f7d5b3a2c4e6f8091a3b5c7d9e1f30415263748";
 /// How long a test waits for anything before it fails.
@@ -113,7 +113,11 @@ impl Node {
         self
     }
     pub fn change(&mut self, key: &str, value: &str) {
-        let key = if key.starts_with("CBDDC") || key.starts_with("LD_") { key.into() } else { format!("CBDDC__{key}") };
+        let key = if ["CBDDC", "LD_", "QEMU_"].iter().any(|start| key.starts_with(start)) {
+            key.into()
+        } else {
+            format!("CBDDC__{key}")
+        };
         self.environment.insert(key, value.into());
     }
     pub fn environment(&self) -> &BTreeMap<String, String> {
@@ -204,7 +208,7 @@ impl Node {
         output.stdout
     }
     fn command(&self, first: &str) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = program::node();
         command.arg(first).current_dir(self.folder.path()).env_clear().envs(&self.environment);
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {

@@ -6,4 +6,5 @@
 mod documents;
 mod files;
 mod repository;
+mod targets;
 mod walls;
