@@ -13,6 +13,7 @@ mod export;
 mod import;
 mod key;
 mod members;
+mod recovered;
 mod rows;
 mod run;
 mod tables;

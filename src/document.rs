@@ -2,8 +2,12 @@
 
 mod changes;
 pub mod json;
+mod recovered;
 
 pub use changes::{Change, Changes, ChangesQuery, Since};
+pub use recovered::{
+    RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow, RecoveredSelection,
+};
 
 use crate::error::Error;
 use crate::id::ReplicaId;

@@ -30,6 +30,10 @@ pub const TOMBSTONES_MAX: u64 = 65_536;
 
 /// Members of one cluster that a node tracks.
 pub const MEMBERS_MAX: usize = 256;
+/// Rows kept aside that one transaction decides about.
+pub const RECOVERED_SLICE: usize = 64;
+/// Rows kept aside are read until they reach this many bytes; one row may exceed it.
+pub const RECOVERED_BYTES_TARGET: usize = 1024 * 1024;
 /// Start tokens that a replica remembers and says in Hello.
 pub const START_TOKENS_MAX: usize = 16;
 /// Rows that were replaced before they were covered, and are remembered until they are. While the list is full no

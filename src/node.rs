@@ -14,6 +14,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod recovered;
 mod reports;
 mod service;
 mod shell;
@@ -23,7 +24,8 @@ mod tracker;
 
 use crate::config::Config;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, Stored, WriteOp, json,
+    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, RecoveredChoice, RecoveredOutcome,
+    RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
 };
 use crate::error::Error;
 use crate::id::NodeId;
@@ -150,6 +152,27 @@ impl Node {
     /// [`Error::Request`] where no peer has that name, or no device was refused under it lately; the store's.
     pub async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.shell.replace(node_id).await
+    }
+    /// Rows that were kept aside when this node took the state of a peer, behind a number: 0 is from the first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
+        self.shell.recovered(after, limit).await
+    }
+    /// Writes rows that were kept aside again as new, above whatever stands at their keys; all that are selected.
+    ///
+    /// # Errors
+    /// The store's; what was decided before stays decided.
+    pub async fn apply_recovered(&self, selection: RecoveredSelection) -> Result<RecoveredOutcome, Error> {
+        self.shell.decide_recovered(RecoveredChoice::Apply, selection).await
+    }
+    /// Forgets rows that were kept aside; all that are selected.
+    ///
+    /// # Errors
+    /// The store's; what was decided before stays decided.
+    pub async fn drop_recovered(&self, selection: RecoveredSelection) -> Result<RecoveredOutcome, Error> {
+        self.shell.decide_recovered(RecoveredChoice::Drop, selection).await
     }
     /// How well everything is.
     pub async fn health(&self) -> HealthReport {

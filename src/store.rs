@@ -11,6 +11,7 @@
 mod codec;
 mod commit;
 mod counters;
+mod disk;
 mod failure;
 mod inbox;
 mod open;
@@ -24,20 +25,21 @@ mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
-use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table};
+use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 use commit::{Job, Outcome};
 pub use counters::Counters;
 use counters::Tally;
+pub use disk::{Disk, Entry, FileSystem, Held};
 use inbox::{Bounds, Inbox, Rejected};
 use reader::{Ask, Gate};
-use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Bytes of write-ahead log at which it is copied back; one transaction may carry it beyond.
@@ -48,7 +50,7 @@ const WRITES: Bounds = Bounds { jobs: 1024, bytes: 8 * 1024 * 1024 };
 const REQUESTS: Bounds = Bounds { jobs: 2048, bytes: 16 * 1024 * 1024 };
 
 /// How the database is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The file. `-wal`, `-shm` and `.lock` stand beside it.
     pub path: PathBuf,
@@ -64,6 +66,12 @@ pub struct Options {
     pub max_database_bytes: Option<u64>,
     /// Documents are refused where less would be free on the file system.
     pub min_free_bytes: u64,
+    /// Bytes of write-ahead log at which it is copied back: [`WAL_BYTES_MAX`] or less.
+    pub log_bytes: u64,
+    /// Without a request for this long, the writing thread tidies.
+    pub idle: Duration,
+    /// The disk below.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Options {
@@ -77,6 +85,9 @@ impl Options {
             heap_limit_bytes: None,
             max_database_bytes: None,
             min_free_bytes: 64 * 1024 * 1024,
+            log_bytes: WAL_BYTES_MAX,
+            idle: Duration::from_millis(500),
+            disk: FileSystem::shared(),
         }
     }
 }
@@ -134,7 +145,7 @@ struct Threads {
     writer: JoinHandle<Result<(), Error>>,
     reader: JoinHandle<()>,
     /// Lets the next one in when it goes.
-    _lock: File,
+    _lock: Held,
 }
 
 impl Store {
@@ -145,8 +156,8 @@ impl Store {
     /// Another process holds it; it cannot be read or written; it is damaged, of a later release, or not a database.
     pub fn open(options: Options, random: &mut dyn FnMut() -> u64) -> Result<(Store, Opened), Error> {
         let path = options.path.clone();
-        let place = open::place(&path)?;
-        open::settle_log(&path)?;
+        let place = open::place(&*options.disk, &path)?;
+        open::settle_log(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
         let connection = open::writer(&options).map_err(told)?;
         let (created, clean) = open::schema(&connection, &path, place.new, random).map_err(told)?;
@@ -257,6 +268,14 @@ impl Store {
         let (collection, query) = (collection.into(), query.clone());
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::List(scope, collection, query, now, reply), answer)
+    }
+    /// The rows that wait for a person's decision, behind a number. `None` where one is damaged.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn recovered(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<Waiting>, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Recovered(after, limit, reply), answer)
     }
     /// Replicated and local collections with their live documents. Reads the whole key index.
     ///
@@ -386,6 +405,7 @@ fn request_bytes(request: &Request) -> usize {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records => 0,
+        Request::Decide { decision, .. } => decision.keys.iter().map(|key| key.len() + 32).sum(),
     };
     body + 256
 }

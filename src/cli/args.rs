@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use std::format;
 use std::path::PathBuf;
 use std::string::String;
+use std::vec::Vec;
 
 /// Keeps a small JSON document database on every device of a LAN and keeps those databases the same.
 #[derive(Debug, Parser)]
@@ -72,8 +73,32 @@ pub(super) enum ClientCommand {
         #[command(subcommand)]
         decision: Option<PeersCommand>,
     },
+    /// Rows kept aside when this node had to take the state of a peer
+    #[command(subcommand)]
+    Recovered(RecoveredCommand),
     /// Print the health report; exit 0 Healthy, 1 Degraded, 2 Unhealthy, 3 no answer
     Health,
+}
+
+/// What can be done with rows that were kept aside.
+#[derive(Debug, Subcommand)]
+pub(super) enum RecoveredCommand {
+    /// Print them
+    List,
+    /// Write them again as new, above what stands at their keys now
+    Apply(Selected),
+    /// Forget them
+    Drop(Selected),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Selected {
+    /// Only these keys [default: all]
+    #[arg(value_name = "KEY")]
+    pub(super) keys: Vec<String>,
+    /// Only those of this collection
+    #[arg(long, value_name = "COLLECTION")]
+    pub(super) collection: Option<String>,
 }
 
 /// What can be decided about a peer, for the whole site.
@@ -216,6 +241,10 @@ mod tests {
             "peers",
             "peers untrack gateway-07",
             "peers replace gateway-07",
+            "recovered list",
+            "recovered apply",
+            "recovered apply k1 k2 --collection c",
+            "recovered drop",
             "health --api 127.0.0.1:1 --token-file t",
             "key new",
             "key show",

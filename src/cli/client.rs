@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::args::{ClientCommand, Options, PeersCommand};
 use super::target::Target;
-use super::{changes, documents, export, import, members, tables};
+use super::{changes, documents, export, import, members, recovered, tables};
 use crate::Error;
 use smol::LocalExecutor;
 use std::rc::Rc;
@@ -36,6 +36,7 @@ async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, E
         ClientCommand::Peers { decision: Some(PeersCommand::Replace { node }) } => {
             members::replace(api, &node, json).await
         }
+        ClientCommand::Recovered(command) => recovered::run(api, &command, json).await,
         ClientCommand::Health => tables::health(api, json).await,
     }
 }

@@ -19,6 +19,7 @@ mod handle;
 mod lines;
 mod listen;
 mod problem;
+mod recovered;
 mod route;
 mod serve;
 mod service;

@@ -1,7 +1,10 @@
 //! The node as the HTTP API sees it.
 
 use super::shell::Shell;
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{
+    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
+    RecoveredSelection, Stored, WriteOp,
+};
 use crate::error::Error;
 use crate::net::http;
 use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
@@ -42,6 +45,16 @@ impl http::Service for Service {
     }
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.0.replace(node_id).await
+    }
+    async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
+        self.0.recovered(after, limit).await
+    }
+    async fn decide_recovered(
+        &self,
+        choice: RecoveredChoice,
+        selection: RecoveredSelection,
+    ) -> Result<RecoveredOutcome, Error> {
+        self.0.decide_recovered(choice, selection).await
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await

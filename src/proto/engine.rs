@@ -259,8 +259,13 @@ impl Engine {
             precondition: Precondition::None,
         };
         let name = |device: &DeviceId| self.members.by_device.get(device).map(|member| member.state.node_id.clone());
+        let sending = self.sessions.values().any(|session| session.outgoing.is_some());
         let writes = match request {
             Client::Write(writes) => writes,
+            Client::Decide(decision) => {
+                let request = Request::Decide { decision, sending };
+                return self.store(now, Pending::Client { client, system: true }, request);
+            }
             Client::Untrack(device) => match name(&device) {
                 Some(node_id) => alloc::vec![record(device, Standing::Untracked, node_id)],
                 None => Vec::new(),
@@ -277,7 +282,6 @@ impl Engine {
             let early = writes.iter().map(|_| Err(crate::replica::Refused)).collect();
             self.outputs.push_back(Output::Answer { client, result: Ok(Reply::Written(early)) });
         }
-        let sending = self.sessions.values().any(|session| session.outgoing.is_some());
         let system = writes.iter().any(|write| write.key.scope == Scope::System);
         self.store(now, Pending::Client { client, system }, Request::Write { writes, sending });
     }
@@ -297,6 +301,12 @@ impl Engine {
                 if let Ok(Reply::Written(written)) = &result
                     && written.iter().any(|one| one.is_ok_and(|written| written.changed))
                 {
+                    self.own_rows_stored(now);
+                }
+                if let Ok(Reply::Decided(done)) = &result
+                    && !done.written.is_empty()
+                {
+                    self.outputs.push_back(Output::Changed { keys: done.written.clone() });
                     self.own_rows_stored(now);
                 }
                 if !planted(Mutant::AnswerBeforeSync) {

@@ -2,7 +2,7 @@
 
 use super::refusals::Refusal;
 use crate::id::{DeviceId, NodeId, ReplicaId};
-use crate::replica::{Batch, Bootstrapped, Knowledge, Reply, Request, Stream, Write};
+use crate::replica::{Batch, Bootstrapped, Decision, Knowledge, Reply, Request, Stream, Write};
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
 use crate::wire::{BeaconKey, Bye, Message};
@@ -68,6 +68,8 @@ pub enum StoreFault {
 pub enum Client {
     /// Writes, each with its own precondition.
     Write(Vec<Write>),
+    /// What a person decided about rows that were kept aside.
+    Decide(Decision),
     /// Retires a member on the whole site.
     Untrack(DeviceId),
     /// Admits `new` under the name of `old` on the whole site.

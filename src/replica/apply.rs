@@ -150,7 +150,7 @@ impl Knowledge {
 
     /// Whether a row that was known here is not accounted for by anything that was put aside: it had been deleted.
     pub(super) fn left_no_trace<T: Table>(&self, table: &mut T, row: &Row) -> Result<bool, T::Error> {
-        let aside = |table: &mut T| table.highest_recovered(&row.key);
+        let aside = |table: &mut T| Ok(table.recovered_of(&row.key)?.into_iter().map(|aside| aside.rank).max());
         Ok(self.was_known(row.dot) && aside(table)?.is_none_or(|aside| aside < (row.stamp, row.dot.origin)))
     }
 

@@ -6,6 +6,7 @@ use super::fork::history_verdict;
 use super::knowledge::{Knowledge, MemberState};
 use super::maintain::{Maintained, Retention};
 use super::read::{Batch, Stream};
+use super::recovered::{Decided, Decision};
 use super::table::Table;
 use super::write::{Refused, Write, Written};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
@@ -64,6 +65,13 @@ pub enum Request {
     },
     /// The records about members.
     Records,
+    /// What a person decided about rows that were kept aside.
+    Decide {
+        /// The decision.
+        decision: Decision,
+        /// A link is open: what is written again counts as sent.
+        sending: bool,
+    },
 }
 
 /// A member as a Hello, or the Hello of another, describes it.
@@ -128,6 +136,8 @@ pub enum Reply {
     Forked,
     /// Rows of scope `System`.
     Records(Vec<Row>),
+    /// What a slice of a decision did.
+    Decided(Decided),
 }
 
 /// Carries out one request within the caller's transaction. The knowledge after it comes with the answer.
@@ -179,6 +189,7 @@ pub fn execute<T: Table>(table: &mut T, now: Reading, request: Request) -> Resul
             Reply::Forked
         }
         Request::Records => Reply::Records(table.system_rows()?),
+        Request::Decide { decision, sending } => Reply::Decided(knowledge.decide(table, now, &decision, sending)?),
     };
     if knowledge != before {
         knowledge.version += 1;

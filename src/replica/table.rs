@@ -1,6 +1,7 @@
 //! What the rules need of a store: rows by key and by position, within one transaction.
 
 use super::knowledge::{Knowledge, MemberState};
+use super::recovered::Waiting;
 use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::row::{Head, Row, RowKey};
 use crate::time::{Millis, Stamp};
@@ -24,6 +25,15 @@ pub enum Want {
     Take,
     /// This one and those behind it: later.
     Stop,
+}
+
+/// A row that was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    /// Its place in the order of versions of its key.
+    pub rank: (Stamp, ReplicaId),
+    /// Nobody has decided about it yet.
+    pub waits: bool,
 }
 
 /// A store within one transaction: everything that is done to it happens, or nothing.
@@ -69,11 +79,15 @@ pub trait Table {
 
     /// Keeps a row aside for a person to decide on. Says whether it was not there yet (same key, same dot).
     fn keep_recovered(&mut self, row: &Row) -> Result<bool, Self::Error>;
-    /// Forgets it: it has arrived after all. Says whether it was there.
+    /// Forgets it: it has arrived after all. Says whether it was waiting.
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Self::Error>;
-    /// Stamp and origin of the highest row of this key that was put aside and has not arrived since. What a person has
-    /// dealt with still counts: it was not deleted here.
-    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Self::Error>;
+    /// Every row of this key that was put aside and has not arrived since. What a person has dealt with is among them:
+    /// it was not deleted here.
+    fn recovered_of(&mut self, key: &RowKey) -> Result<Vec<Aside>, Self::Error>;
+    /// The rows that wait for a decision behind a number, in order, at most `limit` and about 1 MiB.
+    fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Self::Error>;
+    /// A person has decided about it: it waits no longer. With `trace`, that it was here stays known.
+    fn settle_recovered(&mut self, number: u64, trace: bool) -> Result<(), Self::Error>;
 
     /// Every member.
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Self::Error>;

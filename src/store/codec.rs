@@ -1,6 +1,6 @@
 //! How values of the node stand in columns: integers as their bits, records as postcard with a checksum.
 
-use super::failure::damaged;
+use super::failure::{Failure, damaged};
 use crate::error::Error;
 use crate::id::{Dot, LocalSeq, ReplicaId};
 use crate::row::{Body, Head, Row, RowKey, Scope};
@@ -56,6 +56,14 @@ pub(super) fn row(head: &Head, key: RowKey, value: ValueRef<'_>) -> Result<Row, 
     };
     let row = Row { key, stamp: head.stamp, dot: head.dot, body, expires_at: head.expires_at };
     if row.hash() == head.hash { Ok(row) } else { Err(super::failure::damaged_row(&row.key)) }
+}
+
+/// The row of eleven columns: a head, its scope among it, then collection, key and value; an error where the checksum
+/// says otherwise.
+pub(super) fn whole_row(columns: &rusqlite::Row<'_>) -> Result<Row, Failure> {
+    let scope = scope_of(columns.get(7)?).ok_or_else(|| damaged("a row"))?;
+    let key = RowKey { scope, collection: columns.get(8)?, key: columns.get(9)? };
+    Ok(row(&head(columns)?, key, columns.get_ref(10)?)?)
 }
 
 pub(super) fn scope_of(column: i64) -> Option<Scope> {

@@ -9,7 +9,7 @@ use super::table::{SqlTable, State};
 use super::{Options, Sizes, Statistics, open};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
-use crate::replica::{self, Batch, Feed, FeedPage, Stream};
+use crate::replica::{self, Batch, Feed, FeedPage, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -31,6 +31,7 @@ pub(super) enum Ask {
     Collections(Millis, Answer<Vec<CollectionSummary>>),
     Stream(Stream, Answer<Batch>),
     Feed(Feed, Answer<FeedPage>),
+    Recovered(u64, usize, Answer<Vec<Waiting>>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
 }
@@ -156,12 +157,19 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
             });
             let _ = reply.try_send(page);
         }
+        Ask::Recovered(after, limit, reply) => {
+            let rows = reading.snapshot(options, |connection| {
+                let mut state = State::load(connection)?;
+                SqlTable::new(connection, &mut state).recovered(after, limit)
+            });
+            let _ = reply.try_send(rows);
+        }
         Ask::Statistics(reply) => {
             let statistics = reading.snapshot(options, query::statistics);
             let _ = reply.try_send(statistics);
         }
         Ask::Sizes(reply) => {
-            let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
+            let sizes = reading.snapshot(options, |connection| query::sizes(connection, options));
             let _ = reply.try_send(sizes);
         }
     }

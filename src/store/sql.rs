@@ -160,6 +160,16 @@ pub(super) const KEEP_RECOVERED: &str =
     "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
     collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 pub(super) const DROP_RECOVERED: &str =
-    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5";
+    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5
+    RETURNING settled";
+pub(super) const RECOVERED_OF: &str =
+    "SELECT stamp, origin, settled FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";
+/// The first eight columns are those of a head.
 pub(super) const RECOVERED: &str =
-    "SELECT stamp, origin FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3";
+    "SELECT id, stamp, origin, dot, flags, expires_at, hash, scope, collection, key, value
+    FROM recovered WHERE id > ?1 AND NOT settled ORDER BY id LIMIT ?2";
+pub(super) const FORGET_RECOVERED: &str = "DELETE FROM recovered WHERE id = ?1";
+/// The value is not needed any more; what it was is.
+pub(super) const SETTLE_RECOVERED: &str = "UPDATE recovered SET settled = 1, value = NULL WHERE id = ?1";
+/// So many traces of rows that were decided about are kept.
+pub(super) const TRIM_SETTLED: &str = "DELETE FROM recovered WHERE settled AND id <= ?1 - 65536";

@@ -7,7 +7,8 @@ use super::codec::{self, bits, moment, position};
 use super::failure::{Failure, damaged};
 use super::sql::{self, ROW, Statements};
 use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
-use crate::replica::{Area, Knowledge, MemberState, Members, Table, Want};
+use crate::limits::RECOVERED_BYTES_TARGET;
+use crate::replica::{Area, Aside, Knowledge, MemberState, Members, Table, Waiting, Want};
 use crate::row::{Head, Row, RowKey, Scope};
 use crate::time::{Millis, Stamp};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -120,10 +121,7 @@ impl<'a> SqlTable<'a> {
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
         while let Some(columns) = found.next()? {
-            let head = codec::head(columns)?;
-            let scope = codec::scope_of(columns.get(7)?).ok_or_else(|| damaged("a row"))?;
-            let key = RowKey { scope, collection: columns.get(8)?, key: columns.get(9)? };
-            rows.push((head.local_seq, codec::row(&head, key, columns.get_ref(10)?)?));
+            rows.push((codec::head(columns)?.local_seq, codec::whole_row(columns)?));
         }
         Ok(rows)
     }
@@ -259,25 +257,41 @@ impl Table for SqlTable<'_> {
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Failure> {
         let mut statement = self.connection.prepare_cached(sql::DROP_RECOVERED)?;
         let RowKey { scope, collection, key } = key;
-        let dropped = statement.execute(params![
-            codec::scope(*scope),
-            collection,
-            key,
-            bits(dot.origin.to_bits()),
-            bits(dot.seq)
-        ])?;
-        Ok(dropped > 0)
+        let name = params![codec::scope(*scope), collection, key, bits(dot.origin.to_bits()), bits(dot.seq)];
+        let settled: Option<bool> = statement.query_row(name, |row| row.get(0)).optional()?;
+        Ok(settled == Some(false))
     }
-    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Failure> {
-        let mut statement = self.connection.prepare_cached(sql::RECOVERED)?;
-        let mut found = statement.query(params![codec::scope(key.scope), key.collection, key.key])?;
-        let mut highest = None;
-        while let Some(columns) = found.next()? {
+    fn recovered_of(&mut self, key: &RowKey) -> Result<Vec<Aside>, Failure> {
+        let mut statement = self.connection.prepare_cached(sql::RECOVERED_OF)?;
+        let aside = statement.query_map(params![codec::scope(key.scope), key.collection, key.key], |columns| {
             let stamp = Stamp::from_bits(columns.get::<_, i64>(0)?.cast_unsigned());
             let origin = ReplicaId::from_bits(columns.get::<_, i64>(1)?.cast_unsigned());
-            highest = highest.max(Some((stamp, origin)));
+            Ok(Aside { rank: (stamp, origin), waits: !columns.get::<_, bool>(2)? })
+        })?;
+        Ok(aside.collect::<Result<_, _>>()?)
+    }
+    fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Failure> {
+        let mut statement = self.connection.prepare_cached(sql::RECOVERED)?;
+        let mut found = statement.query(params![position(after), count(limit)])?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(columns) = found.next()? {
+            let number = columns.get::<_, i64>(0)?.cast_unsigned();
+            let row = codec::whole_row(columns).ok();
+            bytes += row.as_ref().map_or(0, Row::encoded_bytes);
+            rows.push((number, row));
+            if bytes >= RECOVERED_BYTES_TARGET {
+                break;
+            }
         }
-        Ok(highest)
+        Ok(rows)
+    }
+    fn settle_recovered(&mut self, number: u64, trace: bool) -> Result<(), Failure> {
+        let statement = if trace { sql::SETTLE_RECOVERED } else { sql::FORGET_RECOVERED };
+        self.connection.prepare_cached(statement)?.execute([position(number)])?;
+        if trace {
+            self.connection.prepare_cached(sql::TRIM_SETTLED)?.execute([position(number)])?;
+        }
+        Ok(())
     }
 
     fn members(&mut self) -> Result<Members, Failure> {

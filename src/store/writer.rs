@@ -9,7 +9,7 @@ use super::inbox::{Bounds, Inbox, Taken};
 use super::reader::Gate;
 use super::space::Space;
 use super::table::State;
-use super::{Options, WAL_BYTES_MAX, open, schema};
+use super::{Options, open, schema};
 use crate::error::Error;
 use crate::time::Millis;
 use rusqlite::Connection;
@@ -27,10 +27,9 @@ const BATCH: Bounds = Bounds { jobs: 256, bytes: 512 * 1024 };
 /// After a commit that several shared, those who were answered are given this long to come again, so that commits do
 /// not alternate between many requests and few.
 const COME_AGAIN: Duration = Duration::from_micros(200);
-/// Without a request for this long, the thread tidies.
-const IDLE: Duration = Duration::from_millis(500);
-/// A log shorter than this is left alone when idle: its pages will change again, and each copy wears the card.
-const IDLE_LOG_BYTES: u64 = 1024 * 1024;
+/// A log shorter than this share of its bound is left alone when idle: its pages will change again, and each copy wears
+/// the card.
+const IDLE_LOG_SHARE: u64 = 4;
 /// Free pages given back to the file system in one step.
 const VACUUM_PAGES: u32 = 64;
 /// Fewer free pages are kept: they will be used again.
@@ -69,7 +68,7 @@ impl Writer {
         connection: Connection,
         state: State,
     ) -> Result<Writer, Failure> {
-        let space = Space::new(options.max_database_bytes, options.min_free_bytes);
+        let space = Space::new(&options);
         let log_pages = Arc::new(AtomicI32::new(0));
         let mut writer = Writer {
             options,
@@ -81,7 +80,7 @@ impl Writer {
             state,
             space,
             log_pages,
-            checkpoint_at: WAL_BYTES_MAX,
+            checkpoint_at: 0,
             untidy: true,
         };
         writer.adopt(connection)?;
@@ -98,7 +97,7 @@ impl Writer {
                 (true, 0 | 1) => (Duration::ZERO, 1),
                 (true, _) => (COME_AGAIN, last),
             };
-            match self.inbox.take(self.untidy.then_some(IDLE), gather, wanted, BATCH) {
+            match self.inbox.take(self.untidy.then_some(self.options.idle), gather, wanted, BATCH) {
                 Taken::Jobs(jobs) => {
                     last = jobs.len();
                     self.commit(jobs);
@@ -171,7 +170,7 @@ impl Writer {
             drop(connection);
         }
         let path = &self.options.path;
-        open::settle_log(path)?;
+        open::settle_log(&*self.options.disk, path)?;
         let connection = open::writer(&self.options)?;
         open::quick_check(&connection, path)?;
         if self.options.wal {
@@ -192,7 +191,7 @@ impl Writer {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        self.checkpoint_at = WAL_BYTES_MAX;
+        self.checkpoint_at = self.options.log_bytes;
         self.connection = Some(connection);
         Ok(())
     }
@@ -210,7 +209,7 @@ impl Writer {
         match done {
             Ok((log, copied)) if log == copied => {
                 self.log_pages.store(0, Ordering::Relaxed);
-                self.checkpoint_at = WAL_BYTES_MAX;
+                self.checkpoint_at = self.options.log_bytes;
                 let now = self.last_now;
                 self.tally.count(|counters| {
                     counters.checkpoints += 1;
@@ -229,7 +228,7 @@ impl Writer {
             not_done => {
                 let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
                 let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
-                self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4;
+                self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4;
                 self.tally.count(|counters| counters.checkpoints_put_off += 1);
                 if let Some(connection) = &self.connection {
                     // Only the waiting time of foreign locks is at stake.
@@ -243,7 +242,7 @@ impl Writer {
     /// One step of what can wait: the log first, then free pages.
     fn tidy(&mut self) {
         self.untidy = false;
-        if self.log_bytes() >= IDLE_LOG_BYTES {
+        if self.log_bytes() >= self.options.log_bytes / IDLE_LOG_SHARE {
             self.checkpoint(CheckpointMode::PASSIVE);
         }
         match self.vacuum() {

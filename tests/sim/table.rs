@@ -3,10 +3,10 @@
 //! A copy is a disk at one instant: a crash keeps the last committed one, a rolled back card an older one, a clone is
 //! given to a second node. It never fails; what fails in a simulation is the node around it.
 
-use cbddc::id::{DeviceId, Dot, LocalSeq, ReplicaId};
-use cbddc::replica::{Area, Knowledge, MemberState, Table, Want};
+use cbddc::id::{DeviceId, Dot, LocalSeq};
+use cbddc::replica::{Area, Aside, Knowledge, MemberState, Table, Waiting, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
-use cbddc::time::{Millis, Stamp};
+use cbddc::time::Millis;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -31,6 +31,9 @@ pub struct MemTable {
     pub rows: Shelf,
     pub stage: Shelf,
     pub recovered: BTreeMap<(RowKey, Dot), Rc<Row>>,
+    /// Rows that a person has decided about, and the number that each ever had.
+    settled: BTreeMap<(RowKey, Dot), Rc<Row>>,
+    numbers: BTreeMap<u64, (RowKey, Dot)>,
     pub members: BTreeMap<DeviceId, MemberState>,
     pub knowledge: Knowledge,
     /// Rows in force that were taken away, for the ledger; not part of the disk.
@@ -43,6 +46,8 @@ impl MemTable {
             rows: Shelf::default(),
             stage: Shelf::default(),
             recovered: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             members: BTreeMap::new(),
             knowledge: Knowledge::new(random),
             removed: Vec::new(),
@@ -134,14 +139,38 @@ impl Table for MemTable {
         Ok(())
     }
     fn keep_recovered(&mut self, row: &Row) -> Result<bool, Infallible> {
-        Ok(self.recovered.insert((row.key.clone(), row.dot), Rc::new(row.clone())).is_none())
+        let name = (row.key.clone(), row.dot);
+        if self.settled.contains_key(&name) || self.recovered.insert(name.clone(), Rc::new(row.clone())).is_some() {
+            return Ok(false);
+        }
+        let number = self.numbers.last_key_value().map_or(1, |(number, _)| number + 1);
+        self.numbers.insert(number, name);
+        Ok(true)
     }
     fn drop_recovered(&mut self, key: &RowKey, dot: Dot) -> Result<bool, Infallible> {
-        Ok(self.recovered.remove(&(key.clone(), dot)).is_some())
+        let name = (key.clone(), dot);
+        self.settled.remove(&name);
+        Ok(self.recovered.remove(&name).is_some())
     }
-    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Infallible> {
-        let of_key = self.recovered.values().filter(|row| row.key == *key);
-        Ok(of_key.map(|row| (row.stamp, row.dot.origin)).max())
+    fn recovered_of(&mut self, key: &RowKey) -> Result<Vec<Aside>, Infallible> {
+        let of = |rows: &BTreeMap<(RowKey, Dot), Rc<Row>>, waits| -> Vec<Aside> {
+            let of_key = rows.values().filter(|row| row.key == *key);
+            of_key.map(|row| Aside { rank: (row.stamp, row.dot.origin), waits }).collect()
+        };
+        Ok([of(&self.recovered, true), of(&self.settled, false)].concat())
+    }
+    fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Infallible> {
+        let behind = self.numbers.range((Bound::Excluded(after), Bound::Unbounded));
+        let waiting = behind.filter_map(|(number, name)| Some((*number, Some(Row::clone(self.recovered.get(name)?)))));
+        Ok(waiting.take(limit).collect())
+    }
+    fn settle_recovered(&mut self, number: u64, trace: bool) -> Result<(), Infallible> {
+        let Some(name) = self.numbers.remove(&number) else { return Ok(()) };
+        let row = self.recovered.remove(&name);
+        if let Some(row) = row.filter(|_| trace) {
+            self.settled.insert(name, row);
+        }
+        Ok(())
     }
     fn members(&mut self) -> Result<Vec<(DeviceId, MemberState)>, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())

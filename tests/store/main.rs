@@ -5,5 +5,6 @@ mod damage;
 mod feed;
 mod model;
 mod place;
+mod recovered;
 mod rules;
 mod serving;

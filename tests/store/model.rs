@@ -1,9 +1,9 @@
 //! The simplest table that could be right: maps in memory. What SQLite does is compared with it.
 
-use cbddc::id::{DeviceId, Dot, LocalSeq, ReplicaId};
-use cbddc::replica::{Area, Knowledge, MemberState, Members, Table, Want};
+use cbddc::id::{DeviceId, Dot, LocalSeq};
+use cbddc::replica::{Area, Aside, Knowledge, MemberState, Members, Table, Waiting, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
-use cbddc::time::{Millis, Stamp};
+use cbddc::time::Millis;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -110,9 +110,15 @@ impl Table for Model {
         self.recovered.retain(|row| row.key != *key || row.dot != dot);
         Ok(self.recovered.len() < before)
     }
-    fn highest_recovered(&mut self, key: &RowKey) -> Result<Option<(Stamp, ReplicaId)>, Infallible> {
+    fn recovered_of(&mut self, key: &RowKey) -> Result<Vec<Aside>, Infallible> {
         let of_key = self.recovered.iter().filter(|row| row.key == *key);
-        Ok(of_key.map(|row| (row.stamp, row.dot.origin)).max())
+        Ok(of_key.map(|row| Aside { rank: (row.stamp, row.dot.origin), waits: true }).collect())
+    }
+    fn recovered(&mut self, _: u64, _: usize) -> Result<Vec<Waiting>, Infallible> {
+        unreachable!("nobody decides about rows in the model")
+    }
+    fn settle_recovered(&mut self, _: u64, _: bool) -> Result<(), Infallible> {
+        unreachable!("nobody decides about rows in the model")
     }
     fn members(&mut self) -> Result<Members, Infallible> {
         Ok(self.members.iter().map(|(device, member)| (*device, member.clone())).collect())

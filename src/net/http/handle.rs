@@ -6,7 +6,7 @@ use super::budget::{Budget, Share};
 use super::changes::{self, Feeds};
 use super::route::{self, Route};
 use super::serve::count;
-use super::{HttpOptions, Service, bulk, documents, guard, problem};
+use super::{HttpOptions, Service, bulk, documents, guard, problem, recovered};
 use crate::error::{Error, RequestKind};
 use crate::report::{HealthStatus, Metrics};
 use async_channel::Receiver;
@@ -118,6 +118,12 @@ async fn dispatch<S: Service>(
             let replaced = shared.timed("replace the peer", shared.service.replace(&node_id)).await?;
             Ok(json_response(StatusCode::OK, &replaced))
         }
+        Route::Recovered { decision: None } if reads => recovered::list(shared, query).await,
+        Route::Recovered { decision: None } => Ok(problem::method_not_allowed("GET, HEAD")),
+        Route::Recovered { decision: Some(choice) } if head.method == Method::POST => {
+            recovered::decide(shared, query, choice).await
+        }
+        Route::Recovered { decision: Some(_) } => Ok(problem::method_not_allowed("POST")),
         Route::Peer { .. } => Ok(problem::method_not_allowed("DELETE")),
         Route::ReplacePeer { .. } => Ok(problem::method_not_allowed("POST")),
         _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),

@@ -1,6 +1,6 @@
 //! Paths and queries as values: percent-decoded, checked once, unknown ones refused.
 
-use crate::document::{PAGE_DOCUMENTS_MAX, Query};
+use crate::document::{PAGE_DOCUMENTS_MAX, Query, RecoveredChoice};
 use crate::error::{Error, RequestKind};
 use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX, NODE_ID_BYTES_MAX};
 use crate::time::Millis;
@@ -30,6 +30,8 @@ pub(super) enum Route {
     Peer { node_id: String },
     /// `/v1/peers/{nodeId}/replace`
     ReplacePeer { node_id: String },
+    /// `/v1/recovered`, `/v1/recovered/apply`, `/v1/recovered/drop`
+    Recovered { decision: Option<RecoveredChoice> },
     /// `/health`
     Health,
     /// `/livez`
@@ -63,6 +65,9 @@ impl Route {
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
             ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
+            ["v1", "recovered"] => Route::Recovered { decision: None },
+            ["v1", "recovered", "apply"] => Route::Recovered { decision: Some(RecoveredChoice::Apply) },
+            ["v1", "recovered", "drop"] => Route::Recovered { decision: Some(RecoveredChoice::Drop) },
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,

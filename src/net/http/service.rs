@@ -1,6 +1,9 @@
 //! What the server asks of a node.
 
-use crate::document::{Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Stored, WriteOp};
+use crate::document::{
+    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
+    RecoveredSelection, Stored, WriteOp,
+};
 use crate::error::Error;
 use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
 use std::string::String;
@@ -32,6 +35,14 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
+    /// Rows that were kept aside, behind a number.
+    async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
+    /// Writes them again or forgets them.
+    async fn decide_recovered(
+        &self,
+        choice: RecoveredChoice,
+        selection: RecoveredSelection,
+    ) -> Result<RecoveredOutcome, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// What is counted; with the names of peers where `names` says so.

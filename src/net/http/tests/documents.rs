@@ -332,3 +332,21 @@ fn a_store_that_does_not_answer_is_a_timeout() {
         assert_eq!(bench.get("/livez").await.status, 200);
     });
 }
+
+#[test]
+fn rows_that_were_kept_aside_are_listed_and_decided_about() {
+    with_server(HttpOptions::default(), |bench| async move {
+        let page = bench.get("/v1/recovered?limit=10").await;
+        let text = String::from_utf8(page.body.clone()).unwrap();
+        assert!(text.contains(r#""key":"x""#) && text.contains(r#""value":{"kept":1.50}"#), "{text}");
+        assert!(text.contains(r#"{"number":2,"damaged":true}"#) && text.ends_with(r#""next":"2"}"#), "{text}");
+        let applied = bench.ask("POST", "/v1/recovered/apply?key=x&collection=users", &[], b"").await;
+        let expected = serde_json::json!({ "written": 1, "settled": 1, "damaged": 0, "waiting": 1 });
+        assert_eq!((applied.status, applied.json()), (200, expected));
+        let dropped = bench.ask("POST", "/v1/recovered/drop", &[], b"").await;
+        assert_eq!(dropped.json()["written"], 0);
+        bench.ask("POST", "/v1/recovered/drop?all=1", &[], b"").await.is(400, "REQUEST_ERROR", "BadRequest");
+        assert_eq!(bench.get("/v1/recovered/apply").await.headers["allow"], "POST");
+        assert_eq!(bench.ask("POST", "/v1/recovered", &[], b"").await.status, 405);
+    });
+}

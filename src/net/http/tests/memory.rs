@@ -2,8 +2,9 @@
 
 use super::super::Service;
 use crate::document::{
-    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query, Since, Stored,
-    Version, WriteOp,
+    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query,
+    RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow, RecoveredSelection, Since,
+    Stored, Version, WriteOp,
 };
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
@@ -165,6 +166,33 @@ impl Service for Memory {
         let (device, address) = ("ab12".to_string(), "10.0.0.7:5000".to_string());
         let node_id = node_id.to_string();
         if node_id == "gateway 07" { Ok(Replacement { node_id, device, address }) } else { Err(no_such_peer()) }
+    }
+    /// One row waits, `x` of `users`.
+    async fn recovered(&self, after: u64, _: usize) -> Result<RecoveredPage, Error> {
+        if after > 0 {
+            return Ok(RecoveredPage::default());
+        }
+        let content = RecoveredContent {
+            scope: "replicated",
+            collection: "users".to_string(),
+            key: "x".to_string(),
+            version: Version { stamp: Stamp::from_bits(1), origin: ReplicaId::from_bits(7) },
+            value: Some(b"{\"kept\":1.50}".to_vec()),
+            expires_at: None,
+        };
+        let damaged = RecoveredRow { number: 2, content: None };
+        let rows = Vec::from([RecoveredRow { number: 1, content: Some(content) }, damaged]);
+        Ok(RecoveredPage { rows, next: Some(2) })
+    }
+    async fn decide_recovered(
+        &self,
+        choice: RecoveredChoice,
+        selection: RecoveredSelection,
+    ) -> Result<RecoveredOutcome, Error> {
+        let all = selection.keys.is_empty();
+        let settled = u64::from(all || selection.keys.contains(&"x".to_string()));
+        let written = if choice == RecoveredChoice::Apply { settled } else { 0 };
+        Ok(RecoveredOutcome { written, settled, damaged: 0, waiting: 2 - settled })
     }
     async fn health(&self) -> HealthReport {
         let mut entry = HealthEntry::of(self.health.get());
