@@ -82,6 +82,25 @@ pub struct Stored {
     pub existed: bool,
 }
 
+/// What became of a write that may be queued where the store refuses it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk.
+    Stored(Stored),
+    /// It waits in the offline queue: it is carried out once the store can, survives an orderly stop, and does not survive
+    /// a power cut.
+    Queued,
+}
+
+/// A write that waits in the offline queue, as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Queued {
+    /// This is to be the document.
+    Put(Vec<u8>),
+    /// The document is to be deleted.
+    Delete,
+}
+
 /// A document that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {

@@ -82,6 +82,11 @@ pub const NOISE_PLAIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Slots of the offline queue, fixed when compiled.
 pub const QUEUE_SLOTS: usize = 1024;
+/// Bytes that the node keeps with each queued document: stamp and replica (8 each), when it expires (8), whether (1).
+pub const QUEUED_EXTRA_BYTES: usize = 25;
+/// Bytes kept behind the spill file, so that a node starts on a full disk: the write-ahead log's first transactions (some
+/// 20 pages) and its index (32 KiB).
+pub const START_RESERVE_BYTES: u64 = 512 * 1024;
 /// Errors that the sync tracker remembers.
 pub const RECENT_ERRORS_MAX: usize = 32;
 

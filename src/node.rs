@@ -6,6 +6,8 @@
 //! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
 //! a disk or a peer.
 
+mod backups;
+mod damage;
 mod documents;
 mod events;
 mod feed;
@@ -14,6 +16,7 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod offline;
 mod recovered;
 mod reports;
 mod service;
@@ -29,7 +32,9 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,16 +187,37 @@ impl Node {
     pub async fn metrics(&self) -> Metrics {
         self.shell.metrics(true).await
     }
+    /// Makes a backup in the configured folder: whole, verified, rotated. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// `DiskFull` where space is short, the folder's and the disk's, [`Error::DatabaseCorruption`] where what was copied is
+    /// damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn backup(&self) -> Result<BackupReport, Error> {
+        self.shell.backup().await
+    }
+    /// Looks at all of the database: checksums of all rows, trees, indexes, sums. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::DatabaseCorruption`] says what is damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.shell.check_integrity().await
+    }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {
         self.shell.readiness()
     }
-    /// Says goodbye to the peers, finishes what was accepted, and closes the database.
+    /// Takes nothing more, finishes what was accepted, says goodbye to the peers, keeps what is queued in the spill file
+    /// and closes the database. Within ten seconds, whatever disk and peers do: a database that cannot be closed in time
+    /// is looked after at the next start, and all that was acknowledged is on disk.
     ///
     /// # Errors
-    /// The store's, where the database could not be closed cleanly; what was acknowledged is on disk all the same.
+    /// [`Error::Persistence`] or [`Error::Timeout`] where queued operations could be neither carried out nor kept.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.shell.shutdown().await
+    }
+    /// Gives the disk up, for a process that ends at once. What was acknowledged is on it.
+    pub(crate) fn abandon(&self) {
+        self.shell.abandon();
     }
 }
 

@@ -69,6 +69,10 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config) -> Res
             Ok(super::DONE)
         }
         Some(Err(error)) => Err(error),
-        None => Ok(super::FAILED),
+        None => {
+            // Else the process would wait for the disk's threads.
+            node.abandon();
+            Ok(super::FAILED)
+        }
     }
 }

@@ -4,8 +4,7 @@
 //! client can cost: connections, header bytes, body bytes in memory, and time at every step. A slow or hostile client
 //! costs its own connection.
 //!
-//! Routes to come have their place: actions (backups, integrity check) and `/metrics` as arms of [`route::Route`] and
-//! [`handle`].
+//! A route to come has its place: an arm of [`route::Route`] and of [`handle`].
 
 mod answer;
 mod body;
@@ -13,6 +12,7 @@ mod budget;
 mod bulk;
 mod changes;
 mod connection;
+mod crowd;
 mod documents;
 mod guard;
 mod handle;
@@ -26,6 +26,7 @@ mod service;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use budget::Bodies;
 pub(crate) use listen::Listener;
 pub(crate) use serve::{Counters, serve};
 pub(crate) use service::Service;
@@ -44,7 +45,7 @@ pub(crate) enum Surface {
     HealthOnly,
 }
 
-/// How a listener behaves. Each listener has its own; bounds are per listener.
+/// How a listener behaves. Each listener has its own; bounds are per listener, but for the memory of bodies.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpOptions {
     /// Which routes.
@@ -53,24 +54,28 @@ pub(crate) struct HttpOptions {
     pub token: Option<String>,
     /// Names besides IP addresses and `localhost` that `Host` may hold, without port.
     pub host_names: Vec<String>,
-    /// Connections open at once.
+    /// Connections open at once; a few more are served for monitoring alone.
     pub connections_max: usize,
     /// Bytes of request line and headers.
     pub header_bytes_max: usize,
-    /// Bytes of bodies in memory at once, over all connections, requests and answers together.
-    pub body_bytes_max: usize,
+    /// Bytes of bodies in memory at once, over all connections, requests and answers together. Listeners of one node share
+    /// them.
+    pub bodies: Bodies,
     /// Readers of the change feed at once, those who wait and those whose stream is open.
     pub feeds_max: usize,
     /// An open stream says something at least so often.
     pub feed_keep_alive: Duration,
     /// For a request's headers to arrive, counted from the end of the answer before: idle time of a kept connection too.
     pub header_timeout: Duration,
-    /// A connection that has sent nothing whole for this long makes room for a new one at the bound.
+    /// A connection that has sent nothing whole for this long is idle. While others wait for a place or for memory, who
+    /// moves less than 32 KiB of a body or an answer in so long loses its connection.
     pub grace: Duration,
     /// For each 32 KiB of a body to arrive, or of an answer to be taken.
     pub transfer_timeout: Duration,
     /// For the service to do one thing.
     pub request_timeout: Duration,
+    /// For a backup or a check.
+    pub job_timeout: Duration,
     /// For requests under way to end at shutdown.
     pub shutdown_timeout: Duration,
     /// What happened, for status and metrics.
@@ -85,14 +90,15 @@ impl Default for HttpOptions {
             host_names: Vec::new(),
             connections_max: 64,
             header_bytes_max: 32 * 1024,
-            body_bytes_max: 8 * 1024 * 1024,
+            bodies: Bodies::new(8 * 1024 * 1024),
             feeds_max: 16,
             feed_keep_alive: Duration::from_secs(15),
             header_timeout: Duration::from_secs(15),
             grace: Duration::from_secs(1),
             transfer_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
-            shutdown_timeout: Duration::from_secs(5),
+            job_timeout: Duration::from_secs(3600),
+            shutdown_timeout: Duration::from_millis(3_500),
             counters: Rc::default(),
         }
     }

@@ -85,13 +85,14 @@ impl Shell {
             Ok(store) => {
                 let data = json!({
                     "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
-                    "digestAlarms": alarms,
+                    "digestAlarms": alarms, "damagedRows": self.damage.rows(),
                 });
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
                 // Freed by somebody else: no write needs to be tried for that to be known.
-                if room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none() {
-                    self.store_health.has_room();
+                let known = room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none();
+                if known && self.store_health.has_room() {
+                    self.offline.try_again();
                 }
                 if let Some(refusal) = self.store_health.refusal() {
                     return HealthEntry::new(HealthStatus::Unhealthy, refusal, data);
@@ -101,6 +102,9 @@ impl Shell {
                     let text =
                         format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
                     return HealthEntry::new(HealthStatus::Unhealthy, text, data);
+                }
+                if let Some(damage) = self.damage.said() {
+                    return HealthEntry::new(HealthStatus::Degraded, damage, data);
                 }
                 HealthEntry::new(HealthStatus::Healthy, "the database answers", data)
             }
@@ -120,12 +124,6 @@ impl Shell {
             }
             None => HealthEntry::new(HealthStatus::Healthy, "no disagreement with believed peers", data),
         }
-    }
-
-    async fn backup_entry(&self) -> HealthEntry {
-        let enabled = self.config.persistence.auto_backup;
-        let said = if enabled { "automatic backup is switched on" } else { "automatic backup is switched off" };
-        HealthEntry::new(HealthStatus::Healthy, said, json!({ "enabled": enabled }))
     }
 
     fn recovered_entry(&self) -> HealthEntry {
@@ -174,8 +172,15 @@ fn warning(report: &HealthReport) -> Option<String> {
 }
 
 fn queue_entry(queue: &QueueStatus) -> HealthEntry {
-    let data = json!({ "length": queue.length, "capacity": queue.capacity, "bytes": queue.bytes });
-    if !queue.enabled {
+    let data = json!({ "length": queue.length, "capacity": queue.capacity, "bytes": queue.bytes, "lost": queue.lost });
+    if queue.lost > 0 {
+        let text = format!(
+            "{} operations that the last stop had kept were damaged in the spill file and are lost",
+            queue.lost
+        );
+        return HealthEntry::new(HealthStatus::Degraded, text, data);
+    }
+    if !queue.enabled && queue.length == 0 {
         return HealthEntry::new(HealthStatus::Healthy, "the offline queue is switched off", data);
     }
     let (status, text) = match queue.length {

@@ -29,7 +29,7 @@ const UNANSWERED_MAX: usize = 64;
 /// How often a link that is not read looks whether it may be.
 const RETRY_READING: Duration = Duration::from_millis(5);
 /// A goodbye that the peer does not take is given up after this.
-const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The open links.
 #[derive(Default)]

@@ -30,6 +30,7 @@ impl Shell {
         self.queue_metrics(&mut metrics);
         self.cache_metrics(&mut metrics);
         self.store_metrics(&mut metrics).await;
+        self.backup_metrics(&mut metrics);
         self.http_metrics(&mut metrics);
         self.clock_metrics(&mut metrics);
         metrics
@@ -103,7 +104,8 @@ impl Shell {
             ("foreign".to_string(), counters.foreign),
         ];
         metrics.counters("cbddc_beacons_total", "Datagrams received, by what they were.", "kind", beacons);
-        let retries = [("dial".to_string(), links.dials_failed.get())];
+        let retries =
+            [("dial".to_string(), links.dials_failed.get()), ("queue".to_string(), self.offline.status().retries)];
         metrics.counters("cbddc_retries_total", "Attempts that failed and are made again.", "operation", retries);
         let help = "Bytes received on links, encryption included.";
         metrics.counter("cbddc_link_received_bytes_total", help, links.bytes_in.get());
@@ -119,6 +121,11 @@ impl Shell {
         metrics.gauge("cbddc_queue_operations", "Operations that wait in the offline queue.", queue.length);
         metrics.gauge("cbddc_queue_capacity_operations", "Operations that fit.", queue.capacity);
         metrics.gauge("cbddc_queue_bytes", "Bytes that wait in the offline queue.", queue.bytes);
+        metrics.counter("cbddc_queue_accepted_total", "Operations that it has accepted.", queue.accepted);
+        metrics.counter("cbddc_queue_delivered_total", "Of all that waited, carried out.", queue.delivered);
+        metrics.counter("cbddc_queue_refused_total", "Operations refused because it was full.", queue.refused);
+        let help = "Operations of the last stop that were damaged in the spill file.";
+        metrics.counter("cbddc_queue_lost_total", help, queue.lost);
     }
 
     fn cache_metrics(&self, metrics: &mut Metrics) {
@@ -165,6 +172,12 @@ impl Shell {
         metrics.known_gauge("cbddc_store_last_checkpoint_timestamp_seconds", help, last);
         let help = "Times that the database was opened again after an I/O error.";
         metrics.counter("cbddc_store_reopened_total", help, store.reopened);
+        let help = "Rows that are damaged on disk, as far as is known.";
+        metrics.gauge("cbddc_store_damaged_rows", help, self.damage.rows());
+        let help = "Damage found on disk, by the scrub or a check.";
+        metrics.counter("cbddc_store_damage_found_total", help, self.damage.found());
+        let help = "Rows that the scrub has looked at.";
+        metrics.counter("cbddc_store_scrubbed_rows_total", help, self.damage.scrubbed());
     }
 
     fn http_metrics(&self, metrics: &mut Metrics) {
@@ -181,6 +194,10 @@ impl Shell {
         metrics.counter("cbddc_http_connections_total", "Connections accepted.", connections);
         let help = "Connections refused at the bound on their number.";
         metrics.counter("cbddc_http_connections_refused_total", help, sum(|counters| &counters.refused));
+        let help = "Connections closed to make room: idle ones, and ones that said nothing.";
+        metrics.counter("cbddc_http_connections_evicted_total", help, sum(|counters| &counters.evicted));
+        let help = "Connections that moved too little while others waited for them.";
+        metrics.counter("cbddc_http_connections_slow_total", help, sum(|counters| &counters.slow));
     }
 
     fn clock_metrics(&self, metrics: &mut Metrics) {

@@ -2,12 +2,14 @@
 
 use super::shell::Shell;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
-    RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -18,6 +20,12 @@ pub(super) struct Service(pub(super) Rc<Shell>);
 impl http::Service for Service {
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         self.0.write(ops).await
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        self.0.accept(op).await
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.0.offline.latest(collection, key)
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         self.0.get(collection, key).await
@@ -45,6 +53,12 @@ impl http::Service for Service {
     }
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.0.replace(node_id).await
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        self.0.backup().await
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.0.check_integrity().await
     }
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
         self.0.recovered(after, limit).await

@@ -1,21 +1,24 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
+use super::backups::Backups;
+use super::damage::Known;
 use super::documents::{Reads, Waiting};
 use super::feed::Readers;
 use super::links::LinkTable;
+use super::offline::Offline;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
-use crate::log::{trace, warn};
+use crate::log::{error, trace, warn};
 use crate::net::{Beacons, http};
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::Store;
+use crate::store::{BackupLedger, Store};
 use crate::time::Millis;
 use crate::wire::Message;
 use async_channel::{Receiver, Sender};
@@ -49,6 +52,15 @@ pub(super) struct Addresses {
     pub(super) http: Cell<Option<SocketAddr>>,
 }
 
+/// A stop takes at most this, whatever disk and peers do, and some for the process itself...
+const STOP_MS: Millis = 7_500;
+/// ...of which carrying out what is queued gets this, where the store takes it,
+const STOP_DRAIN: Duration = Duration::from_millis(500);
+/// keeping what is queued this,
+const STOP_SPILL: Duration = Duration::from_secs(2);
+/// and closing the database what is left, at least this. Requests under way have their own bound (`HttpOptions`), before.
+const STOP_CLOSE: Duration = Duration::from_millis(1_000);
+
 /// Everything of one node, on one thread.
 pub(crate) struct Shell {
     pub(super) executor: Rc<LocalExecutor<'static>>,
@@ -61,6 +73,7 @@ pub(crate) struct Shell {
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
+    pub(super) offline: Offline,
     pub(super) readers: Readers,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
@@ -79,6 +92,8 @@ pub(crate) struct Shell {
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
+    pub(super) damage: Known,
+    pub(super) backups: Backups,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
@@ -99,11 +114,14 @@ pub(super) struct Parts {
     pub(super) database_path: PathBuf,
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
+    pub(super) offline: Offline,
+    pub(super) backups: BackupLedger,
 }
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons } = parts;
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline, backups } =
+            parts;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
@@ -116,6 +134,7 @@ impl Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
             reads,
+            offline,
             readers: Readers::default(),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
@@ -129,6 +148,8 @@ impl Shell {
             handling: Cell::new(false),
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
+            damage: Known::default(),
+            backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
             wake,
@@ -145,6 +166,7 @@ impl Shell {
         });
         shell.spawn(shell.clone().pass_time(woken));
         shell.spawn(shell.clone().take_answers(answers));
+        shell.spawn(shell.clone().drain_forever());
         shell
     }
 
@@ -218,7 +240,9 @@ impl Shell {
                 let shell = self.clone();
                 self.in_order(async move {
                     let (result, error) = split(answer.await);
-                    shell.store_health.answered(error.as_ref(), grows);
+                    if shell.store_health.answered(error.as_ref(), grows) {
+                        shell.offline.try_again();
+                    }
                     (Input::Stored { ticket, result }, error)
                 });
             }
@@ -306,7 +330,12 @@ impl Shell {
         }
     }
 
+    /// Ends everything in order, in bounded time whatever disk and peers do.
+    ///
+    /// # Errors
+    /// Queued operations could be neither carried out nor kept.
     pub(super) async fn shutdown(self: &Rc<Self>) -> Result<(), Error> {
+        let began = self.now().mono;
         // No new requests; those under way are answered, by storage too, before it is closed.
         self.stop_taking.close();
         let ending: Vec<_> = self.http_ended.borrow_mut().drain(..).collect();
@@ -314,10 +343,33 @@ impl Shell {
             let _ = ended.recv().await;
         }
         self.feed(Input::Stop);
-        self.links.drained().await;
-        let closed = self.store.close().await;
+        let (emptied, ()) = smol::future::zip(self.empty_queue(STOP_DRAIN, STOP_SPILL), self.links.drained()).await;
+        let left = Duration::from_millis((began + STOP_MS).saturating_sub(self.now().mono)).max(STOP_CLOSE);
+        let late = async {
+            Timer::after(left).await;
+            None
+        };
+        let closing = async {
+            self.note_backup_clock().await;
+            Some(self.store.close().await)
+        };
+        match smol::future::or(closing, late).await {
+            Some(Ok(())) => {}
+            // What was answered is in the log, which the next start copies back.
+            Some(Err(error)) => error!("the database was not closed cleanly cause=\"{}\"", error.to_string()),
+            None => {
+                warn!("the disk does not answer, the database is not closed; all that was answered is on it");
+                self.store.abandon();
+            }
+        }
         self.stop.close();
-        closed
+        emptied
+    }
+
+    /// Ends without waiting for anything. What was answered is durable; what is queued is lost.
+    pub(super) fn abandon(&self) {
+        self.store.abandon();
+        self.stop.close();
     }
 }
 

@@ -1,21 +1,21 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
-use crate::log::info;
+use crate::log::{info, warn};
 use crate::net::Beacons;
-use crate::net::http::{self, HttpOptions, Surface};
+use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
 use smol::LocalExecutor;
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -35,6 +35,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         Some(node_id) => node_id,
         None => return Err(Error::configuration("CBDDC.Cluster.NodeId: the host's name gives none, set one")),
     };
+    let token = api_token(&config)?;
     let mut random = random_numbers()?;
 
     let persistence = &config.persistence;
@@ -48,7 +49,14 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let (store, opened) = Store::open(options, &mut random)?;
+    if opened.restored {
+        warn!(
+            "the database is a restored backup, it has a new identity replica={}",
+            opened.knowledge.replica.to_string()
+        );
+    }
     info!(
         "database opened path={} replica={} created={}",
         opened.path.display(),
@@ -82,6 +90,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -92,9 +102,22 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
+    let backups = opened.backups;
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
+    let options = http_options(&shell, token);
     for (listener, surface) in http {
-        serve_http(&shell, listener, surface)?;
+        serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
     }
     info!(
         "node started node={} device={} links={} beacons={}",
@@ -112,6 +135,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().scrub_forever(random()));
+    shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)
@@ -139,20 +164,36 @@ async fn http_listeners(config: &Config) -> Result<Vec<(http::Listener, Surface)
     Ok(listeners)
 }
 
-fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> Result<(), Error> {
-    let token = shell.config.api.token_file.as_deref().map(|path| {
-        let read = fs::read_to_string(path);
-        let token = read.map(|text| String::from(text.trim())).map_err(|cause| {
-            Error::configuration(std::format!("CBDDC.Api.TokenFile: {} cannot be read: {cause}", path.display()))
-        })?;
-        match token.is_empty() {
-            true => Err(Error::configuration(std::format!("CBDDC.Api.TokenFile: {} is empty", path.display()))),
-            false => Ok(token),
-        }
-    });
+/// The token that the API asks for, where one is configured.
+fn api_token(config: &Config) -> Result<Option<String>, Error> {
+    let Some(path) = config.api.token_file.as_deref() else { return Ok(None) };
+    let token = key::load_token("CBDDC.Api.TokenFile", path)?;
+    if token.is_open_to_all {
+        warn!(
+            "every user of this machine can read the token of the API, 'chmod 600 {}' changes that path={}",
+            path.display(),
+            path.display()
+        );
+    }
+    Ok(Some(token.word))
+}
+
+/// What all listeners have in common: bodies have a sixteenth of the board's memory, out of its share for frames, and places
+/// are fewer where memory is little.
+fn http_options(shell: &Shell, token: Option<String>) -> HttpOptions {
+    let budget = &shell.config.board.budget;
     let host = gethostname::gethostname().to_string_lossy().into_owned();
-    let host_names = Vec::from([shell.node_id().to_string(), host]);
-    let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
+    HttpOptions {
+        token,
+        host_names: Vec::from([shell.node_id().to_string(), host]),
+        bodies: Bodies::new((budget.ram_mib as usize * 1024 * 1024 / 16).min(8 * 1024 * 1024)),
+        connections_max: (budget.ram_mib as usize).clamp(16, 64),
+        ..HttpOptions::default()
+    }
+}
+
+fn serve_http(shell: &Rc<Shell>, listener: http::Listener, options: HttpOptions) {
+    let surface = options.surface;
     shell.http_counters.borrow_mut().push(options.counters.clone());
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);
@@ -173,7 +214,6 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
         drop::<async_channel::Sender<()>>(done);
     };
     shell.executor.spawn(task).detach();
-    Ok(())
 }
 
 impl Shell {

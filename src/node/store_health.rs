@@ -29,8 +29,8 @@ pub(super) fn grows(request: &Request) -> bool {
 }
 
 impl StoreHealth {
-    /// Takes note of an answer to a request; `grew` where that added documents.
-    pub(super) fn answered(&self, error: Option<&Error>, grew: bool) {
+    /// Takes note of an answer to a request; `grew` where that added documents. Says whether it ends a refusal.
+    pub(super) fn answered(&self, error: Option<&Error>, grew: bool) -> bool {
         let mut refusal = self.0.borrow_mut();
         match error {
             // Too many wait: an answer to those callers, and nothing that is wrong with the disk.
@@ -46,16 +46,20 @@ impl StoreHealth {
             None if refusal.as_ref().is_some_and(|before| grew || !before.space) => {
                 info!("the store takes writes again");
                 *refusal = None;
+                return true;
             }
             None => {}
         }
+        false
     }
-    /// There is room again, whether or not anybody has tried since.
-    pub(super) fn has_room(&self) {
+    /// There is room again, whether or not anybody has tried since. Says whether that ends a refusal.
+    pub(super) fn has_room(&self) -> bool {
         let mut refusal = self.0.borrow_mut();
-        if refusal.take_if(|refusal| refusal.space).is_some() {
+        let ends = refusal.take_if(|refusal| refusal.space).is_some();
+        if ends {
             info!("there is room for documents again");
         }
+        ends
     }
     /// Why the last request was refused.
     pub(super) fn refusal(&self) -> Option<String> {

@@ -1,11 +1,13 @@
 //! The file system as the store sees it beside SQLite: the few things that it does to files itself, behind a trait.
 //!
 //! There is one file system, [`FileSystem`]; the trait is there so that the tests can put a disk in its place that loses
-//! what was not synced. Whatever the store does to a file goes through here or through SQLite, and nothing else may.
+//! what was not synced. Whatever the store does to a file goes through here or through SQLite, and nothing else may; the spill
+//! file of the offline queue (`spill`) is no part of the database.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::string::String;
 use std::sync::Arc;
@@ -62,6 +64,91 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// The file system's.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
+    // What backups and restores need besides; a disk without them has none.
+
+    /// Makes an empty file that its owner alone may read and write, where there is none. A disk without owners has nothing
+    /// to do: SQLite makes the file.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn create(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    /// Brings the bytes of a file to the disk.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn sync(&self, _path: &Path) -> io::Result<()> {
+        unsupported()
+    }
+    /// Brings the bytes of a file to the disk, and has the next reader read them from there.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn forget(&self, path: &Path) -> io::Result<()> {
+        self.sync(path)
+    }
+    /// Writes a small file of the owner's own and syncs it.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn write(&self, _path: &Path, _bytes: &[u8]) -> io::Result<()> {
+        unsupported()
+    }
+    /// Writes over a few bytes of a file and syncs it.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn write_at(&self, _path: &Path, _at: u64, _bytes: &[u8]) -> io::Result<()> {
+        unsupported()
+    }
+    /// Makes of one file another, of the owner's own, and syncs it.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn copy(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        unsupported()
+    }
+    /// Gives a file a second name.
+    ///
+    /// # Errors
+    /// The file system's; not every one can.
+    fn link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        unsupported()
+    }
+    /// Gives a file another name, in place of the file that has it.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        unsupported()
+    }
+    /// Takes a file's name away.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn remove(&self, _path: &Path) -> io::Result<()> {
+        unsupported()
+    }
+    /// The names in a folder; those that are not UTF-8 are none of ours and left out.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn names(&self, _folder: &Path) -> io::Result<Vec<String>> {
+        unsupported()
+    }
+}
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The database, its lock and its backups are nobody else's: documents stand in them in the clear.
+const MODE: u32 = 0o600;
+
+fn own(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(true).write(true).mode(MODE).open(path)
 }
 
 /// A lock that goes when it is dropped.
@@ -126,7 +213,7 @@ impl Disk for FileSystem {
         File::open(path).and_then(|folder| folder.sync_all())
     }
     fn lock(&self, path: &Path) -> io::Result<Held> {
-        let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(MODE).open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -150,4 +237,49 @@ impl Disk for FileSystem {
         let free = rustix::fs::statvfs(path)?;
         Ok(free.f_bavail * free.f_frsize)
     }
+    fn create(&self, path: &Path) -> io::Result<()> {
+        OpenOptions::new().create_new(true).write(true).mode(MODE).open(path).map(drop)
+    }
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+    fn forget(&self, path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = own(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+    fn write_at(&self, path: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, at)?;
+        file.sync_all()
+    }
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut from, mut to) = (File::open(from)?, own(to)?);
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+}
+
+/// Whether a process holds the lock at `path`; asks without taking it for longer than that.
+pub(super) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }

@@ -6,8 +6,11 @@
 use super::Options;
 use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
-use super::schema::{self, APPLICATION_ID};
+use super::header::{self, Kind};
+use super::restore;
+use super::schema;
 use crate::error::Error;
+use crate::mutants::{Mutant, planted};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -19,7 +22,6 @@ use std::time::Duration;
 
 /// How long a connection waits for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(10);
-const HEADER_BYTES: usize = 100;
 
 /// The folder, the lock, and whether there is a database of ours.
 #[derive(Debug)]
@@ -37,27 +39,49 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Makes the folder, takes the lock and looks at the file.
-pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
-    let folder = match path.parent() {
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
-    let is_folder = |path: &Path| matches!(disk.entry(path), Ok(Some(Entry::Folder)));
-    if is_folder(path) {
+    }
+}
+
+pub(super) fn is_folder(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.entry(path), Ok(Some(Entry::Folder)))
+}
+
+/// Makes the folder of a database where there is none.
+pub(super) fn make_folder(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    let folder = folder_of(path);
+    if !is_folder(disk, folder) {
+        disk.create_folders(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
+        sync_folder(disk, folder_of(folder))?;
+    }
+    Ok(())
+}
+
+/// Makes the folder, takes the lock and looks at the file, before SQLite does.
+pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
+    if is_folder(disk, path) {
         let error = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(failure::file("opening the database", path, error));
     }
-    if !is_folder(folder) {
-        disk.create_folders(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
-        let above = folder.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
-        sync_folder(disk, above)?;
-    }
+    make_folder(disk, path)?;
     let lock = lock(disk, path)?;
-    let new = match disk.read_start(path, HEADER_BYTES) {
-        Ok(header) => header_is_empty(path, &header)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(failure::file("opening the database", path, error)),
+    restore::notice(disk, path)?;
+    let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
+    let new = match header::kind(disk, path)? {
+        None => {
+            disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
+            true
+        }
+        Some(Kind::Empty) => true,
+        Some(Kind::Database | Kind::Backup) => false,
+        Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
+        Some(Kind::Foreign) => {
+            return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
+        }
     };
     Ok(Place { lock, new })
 }
@@ -68,7 +92,7 @@ pub(super) fn sync_folder(disk: &dyn Disk, folder: &Path) -> Result<(), Error> {
 }
 
 /// One process holds a database. The lock goes with the process, whatever ends it.
-fn lock(disk: &dyn Disk, path: &Path) -> Result<Held, Error> {
+pub(super) fn lock(disk: &dyn Disk, path: &Path) -> Result<Held, Error> {
     let at = beside(path, ".lock");
     disk.lock(&at).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
@@ -80,29 +104,14 @@ fn lock(disk: &dyn Disk, path: &Path) -> Result<Held, Error> {
     })
 }
 
-/// Whether the file is still empty; an error where it is somebody else's.
-fn header_is_empty(path: &Path, header: &[u8]) -> Result<bool, Error> {
-    if header.is_empty() {
-        return Ok(true);
-    }
-    let ours = APPLICATION_ID.to_be_bytes();
-    let next = "set Persistence.DatabasePath to another file";
-    let at = path.display();
-    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
-        return Err(Error::persistence(format!("{at} is not a database; {next}"), None));
-    }
-    // An interrupted creation leaves a header without an id; whether it has tables is seen later.
-    if header[68..72] != ours && header[68..72] != [0; 4] {
-        return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
-    }
-    Ok(false)
-}
-
 /// Makes sure that what the last process left in the log is on the disk and not only in the page cache.
 ///
 /// After a sync that failed, the kernel holds pages as clean that never reached the disk; a log that is continued behind
 /// such a hole would lose what is committed later. Written again, they are dirty again, and this sync is honest.
 pub(super) fn settle_log(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    if planted(Mutant::LogNotSettled) {
+        return Ok(false);
+    }
     for suffix in ["-wal", "-journal"] {
         let at = beside(path, suffix);
         let settled = disk.rewrite(&at).map_err(|error| failure::file("settling", &at, error))?;
@@ -114,24 +123,29 @@ pub(super) fn settle_log(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
 }
 
 /// A connection through the VFS of the disk.
-fn connect(options: &Options, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
-    match options.disk.vfs() {
-        None => Connection::open_with_flags(&options.path, flags),
-        Some(vfs) => Connection::open_with_flags_and_vfs(&options.path, flags, vfs),
+pub(super) fn connect(disk: &dyn Disk, path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+    match disk.vfs() {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
     }
 }
 
 /// Opens the writing connection.
 pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = connect(options, flags)?;
+    let connection = connect(&*options.disk, &options.path, flags)?;
     common(&connection, options)?;
     // Takes effect only while the file is empty, before anything else is written.
     connection.pragma_update(None, "auto_vacuum", 2)?;
     let mode = if options.wal { "wal" } else { "truncate" };
     set(&connection, "journal_mode", mode, mode)?;
     // 2 is FULL, 3 is EXTRA: without a log the folder must be synced too when the journal is emptied.
-    let synchronous = if options.wal { "2" } else { "3" };
+    let synchronous = match options.wal {
+        _ if planted(Mutant::SynchronousOff) => "0",
+        _ if planted(Mutant::SynchronousNormal) => "1",
+        true => "2",
+        false => "3",
+    };
     set(&connection, "synchronous", synchronous, synchronous)?;
     set(&connection, "wal_autocheckpoint", "0", "0")?;
     let limit = format!("{}", options.log_bytes);
@@ -147,7 +161,7 @@ pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
 /// Opens the reading connection; the writing one is open.
 pub(super) fn reader(options: &Options) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = connect(options, flags)?;
+    let connection = connect(&*options.disk, &options.path, flags)?;
     common(&connection, options)?;
     set(&connection, "query_only", "1", "1")?;
     Ok(connection)
@@ -168,7 +182,7 @@ fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
 }
 
 /// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
-fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
+pub(super) fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
     connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
     let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
         Ok(match row.get_ref(0)? {

@@ -3,6 +3,8 @@
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
 //! - `program`: how a binary is started, also one for another machine.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
+//! - `group`: a control group that bounds a node's memory.
+//! - `small_disk`: a file system that can be filled.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
 //! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
@@ -11,22 +13,29 @@
 #![allow(unreachable_pub, reason = "this crate has no outside")]
 
 mod client;
+mod group;
 mod lan;
 mod probe;
 mod process;
 mod program;
+mod small_disk;
 mod speaker;
 
+mod abuse;
 mod alone;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash;
 mod disk;
 mod durability;
+mod edge;
 mod feed;
 mod members;
 mod metrics;
 mod pair;
+mod queue;
 mod site;
 mod start;
+mod stop;
 mod storage;

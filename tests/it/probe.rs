@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Probe {
     delay_ms: Option<u64>,
+    stall: Option<PathBuf>,
     fail: Option<PathBuf>,
     log: Option<PathBuf>,
 }
@@ -17,6 +18,11 @@ impl Probe {
     /// Every sync of the child takes this much longer.
     pub(crate) fn delay_ms(mut self, delay_ms: u64) -> Probe {
         self.delay_ms = Some(delay_ms);
+        self
+    }
+    /// While this file exists, every sync of the child takes half a minute longer.
+    pub(crate) fn stall(mut self, path: impl Into<PathBuf>) -> Probe {
+        self.stall = Some(path.into());
         self
     }
     /// While this file exists, every sync of the child fails.
@@ -33,6 +39,7 @@ impl Probe {
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut pairs = vec![program::preload(library())];
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
+        pairs.extend(self.stall.as_ref().map(|stall| ("CBDDC_PROBE_STALL", stall.display().to_string())));
         pairs.extend(self.fail.as_ref().map(|fail| ("CBDDC_PROBE_FAIL", fail.display().to_string())));
         pairs.extend(self.log.as_ref().map(|log| ("CBDDC_PROBE_LOG", log.display().to_string())));
         pairs

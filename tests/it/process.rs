@@ -71,6 +71,7 @@ pub struct Node {
     host: Option<Host>,
     pub name: String,
     environment: BTreeMap<String, String>,
+    group: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -106,7 +107,19 @@ impl Node {
     }
     /// Nothing but an empty folder.
     pub fn bare(name: &str, host: Option<Host>) -> Node {
-        Node { folder: Folder::new(), host, name: name.into(), environment: BTreeMap::new(), running: None }
+        Node {
+            folder: Folder::new(),
+            host,
+            name: name.into(),
+            environment: BTreeMap::new(),
+            group: None,
+            running: None,
+        }
+    }
+    /// From its next start on its memory is counted, and bounded, by this control group.
+    pub fn in_group(mut self, group: &Path) -> Node {
+        self.group = Some(group.join("cgroup.procs"));
+        self
     }
     pub fn set(mut self, key: &str, value: &str) -> Node {
         self.change(key, value);
@@ -194,6 +207,10 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line that works on this node's files.
+    pub fn offline(&self, arguments: &[&str]) -> Output {
+        self.command(arguments[0]).args(&arguments[1..]).output().unwrap()
+    }
     /// A command line that goes on, its stdout held open; to be ended by the test.
     pub fn spawned(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments[0]);
@@ -208,8 +225,12 @@ impl Node {
         output.stdout
     }
     fn command(&self, first: &str) -> Command {
-        let mut command = program::node();
-        command.arg(first).current_dir(self.folder.path()).env_clear().envs(&self.environment);
+        let mut command = self.environed(program::node());
+        command.arg(first);
+        command
+    }
+    fn environed(&self, mut command: Command) -> Command {
+        command.current_dir(self.folder.path()).env_clear().envs(&self.environment);
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
@@ -219,7 +240,16 @@ impl Node {
     }
     fn spawn(&self, first: &str) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.path("node.log")).unwrap();
-        let mut command = self.command(first);
+        let mut command = match &self.group {
+            // Entered before the program is there, so that all of it counts; `exec` keeps the process.
+            Some(group) => {
+                let (mut command, node) = (self.environed(Command::new("sh")), program::node());
+                command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(group);
+                command.arg(node.get_program()).args(node.get_args()).arg(first);
+                command
+            }
+            None => self.command(first),
+        };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         match &self.host {
             Some(host) => host.inside(|| command.spawn()).unwrap(),
@@ -242,6 +272,10 @@ impl Node {
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
         let began = Instant::now();
         self.signal(Signal::TERM);
+        self.end(began)
+    }
+    /// Waits for its end; the exit code and how long it took.
+    pub fn end(&mut self, began: Instant) -> (Option<i32>, Duration) {
         let mut running = self.running.take().unwrap();
         let ended = loop {
             if let Some(ended) = running.child.try_wait().unwrap() {

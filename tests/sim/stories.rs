@@ -21,6 +21,7 @@
 mod bench;
 mod disks;
 mod engines;
+mod queue;
 mod replica;
 
 /// Makes each story a test, and a list of them with the planted bugs that each must notice.
@@ -80,6 +81,8 @@ hazards! {
     "automatic tracking": engines::a_visitor_that_left_is_no_concern_of_health [VisitorTracked];
     "every relay pushes at once": engines::a_write_crosses_a_full_mesh_once_for_each_node [RelayAtOnce];
     "full duplex, small windows": engines::full_duplex_with_windows_smaller_than_a_document_does_not_stall [];
+    "what has waited": queue::a_write_that_waited_does_not_replace_a_newer_one [QueuedIsBlind];
+    "what has waited": queue::a_write_that_waited_longer_than_a_tombstone_is_new [QueuedKeepsStamp];
     "what is local": disks::a_local_row_never_leaves_the_node [LocalLeaves];
 }
 

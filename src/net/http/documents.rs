@@ -6,7 +6,7 @@ use super::body::BodyReader;
 use super::handle::Shared;
 use super::route::{self, Listing};
 use crate::document::json::{check, too_large};
-use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
+use crate::document::{Accepted, Condition, Document, PAGE_BYTES_MAX, Page, Queued, Version, WriteOp};
 use crate::error::{Error, RequestKind};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use hyper::header::{CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -15,9 +15,10 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use std::format;
 use std::string::{String, ToString};
-use std::vec;
 use std::vec::Vec;
 
+/// Says that what is shown waits in the offline queue.
+const QUEUED: HeaderName = HeaderName::from_static("cbddc-queued");
 /// White space that may stand around the largest document.
 const PADDING_BYTES_MAX: usize = 1024;
 
@@ -35,7 +36,10 @@ pub(super) async fn put<S: Service>(
     let value = check(&sent)?;
     let value = if value.len() == sent.len() { sent } else { value.to_vec() };
     let op = WriteOp { collection, key, value: Some(value), ttl, condition };
-    let stored = write_one(shared, "store the document", op).await?;
+    let stored = match shared.timed("store the document", shared.service.accept(op)).await? {
+        Accepted::Stored(stored) => stored,
+        Accepted::Queued => return Ok(queued()),
+    };
     let status = if stored.existed { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json_response(status, &json!({ "version": stored.version.to_string() }));
     response.headers_mut().insert(ETAG, etag(&stored.version));
@@ -51,13 +55,40 @@ pub(super) async fn delete<S: Service>(
     route::no_query(head.uri.query())?;
     let condition = write_condition(&head.headers)?;
     let op = WriteOp { collection, key, value: None, ttl: None, condition };
-    write_one(shared, "delete the document", op).await?;
-    Ok(empty_response(StatusCode::NO_CONTENT))
+    match shared.timed("delete the document", shared.service.accept(op)).await? {
+        Accepted::Stored(_) => Ok(empty_response(StatusCode::NO_CONTENT)),
+        Accepted::Queued => Ok(queued()),
+    }
 }
 
-async fn write_one<S: Service>(shared: &Shared<S>, what: &str, op: WriteOp) -> Result<Stored, Error> {
-    let mut results = shared.timed(what, shared.service.write(vec![op])).await?;
-    results.pop().unwrap_or_else(|| Err(Error::persistence("the store gave no result for the write", None)))
+/// The answer to a write that waits: not on disk, and nothing that says so.
+fn queued() -> Response<Answer> {
+    json_response(StatusCode::ACCEPTED, &json!({ "queued": true }))
+}
+
+/// What waits in the offline queue, to who reads it. It has no version yet, so it is at none that could be asked for.
+fn waiting(
+    waits: Queued,
+    headers: &HeaderMap,
+    mut share: super::budget::Share,
+    collection: &str,
+    key: &str,
+) -> Result<Response<Answer>, Error> {
+    if tags(headers, IF_MATCH)?.is_some_and(|wanted| wanted != Tags::Any || waits == Queued::Delete) {
+        return Err(Error::Concurrency { collection: collection.to_string(), key: key.to_string() });
+    }
+    let mut response = match waits {
+        Queued::Put(value) => {
+            share.shrink_to(value.len());
+            json_bytes(StatusCode::OK, Answer::shared(value, share))
+        }
+        Queued::Delete => {
+            let (collection, key) = (collection.to_string(), key.to_string());
+            super::problem::response(&Error::DocumentNotFound { collection, key })
+        }
+    };
+    response.headers_mut().insert(QUEUED, HeaderValue::from_static("true"));
+    Ok(response)
 }
 
 pub(super) async fn get<S: Service>(
@@ -68,6 +99,9 @@ pub(super) async fn get<S: Service>(
 ) -> Result<Response<Answer>, Error> {
     route::no_query(head.uri.query())?;
     let mut share = shared.share(DOCUMENT_BYTES_MAX).await?;
+    if let Some(waits) = shared.service.queued(collection, key) {
+        return waiting(waits, &head.headers, share, collection, key);
+    }
     let found = shared.timed("read the document", shared.service.get(collection, key)).await?;
     if let Some(wanted) = tags(&head.headers, IF_MATCH)? {
         let holds = found.as_ref().is_some_and(|document| wanted.includes(&document.version));
@@ -95,7 +129,7 @@ pub(super) async fn list<S: Service>(
 ) -> Result<Response<Answer>, Error> {
     let listing = route::listing(query)?;
     // The page and its text at once, and a document beyond the bound.
-    let mut share = shared.share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
+    let mut share = shared.page_share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
     let page = match &listing {
         Listing::Range(query) => shared.timed("list", shared.service.list(collection, query)).await?,
         Listing::Keys(keys) if keys.is_empty() => Page::default(),
@@ -142,13 +176,13 @@ pub(super) fn json_text(text: &mut Vec<u8>, value: &impl serde::Serialize) -> Re
 async fn whole<S: Service>(
     shared: &Shared<S>,
     body: &mut BodyReader,
-) -> Result<(Vec<u8>, super::budget::Share), Error> {
+) -> Result<(Vec<u8>, Option<super::budget::Share>), Error> {
     let bound = DOCUMENT_BYTES_MAX + PADDING_BYTES_MAX;
     let announced = body.announced().unwrap_or(bound);
     if announced > bound {
         return Err(too_large(announced));
     }
-    let share = shared.share(announced).await?;
+    let share = shared.upload_share(announced).await?;
     let mut sent = Vec::with_capacity(announced.min(4096));
     while let Some(piece) = body.next().await? {
         if sent.len() + piece.len() > bound {

@@ -1,11 +1,13 @@
 //! What the server asks of a node.
 
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
-    RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::string::String;
 use std::vec::Vec;
 
@@ -16,6 +18,10 @@ pub(crate) trait Service: 'static {
     /// Writes in this order, as one group. Each has its own result, in the same order and number; an outer error means
     /// that the outcome of all is that error. A result is given once it is on disk.
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error>;
+    /// Writes one operation, or queues it where the store refuses it now and it has no condition.
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error>;
+    /// What waits in the offline queue for this key, which readers see instead of what is stored.
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued>;
     /// One live document.
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error>;
     /// Those of the keys that exist. The keys come sorted, without doubles, at most 1000. The page is bounded like any
@@ -35,6 +41,10 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// Rows that were kept aside, behind a number.
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
     /// Writes them again or forgets them.

@@ -2,14 +2,15 @@
 
 use super::super::Service;
 use crate::document::{
-    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query,
-    RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow, RecoveredSelection, Since,
-    Stored, Version, WriteOp,
+    Accepted, Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query,
+    Queued, RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow, RecoveredSelection,
+    Since, Stored, Version, WriteOp,
 };
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthEntry, HealthReport, HealthStatus, HeardAddress, IntegrityReport, Metrics, PeersReport,
+    Readiness, Replacement, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -41,6 +42,9 @@ pub(crate) struct Memory {
     pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
     pub(crate) health: Cell<HealthStatus>,
     pub(crate) not_ready: Cell<bool>,
+    /// The store refuses, and what is written waits here.
+    pub(crate) queues: Cell<bool>,
+    pub(crate) waiting: RefCell<BTreeMap<(String, String), Queued>>,
     /// The change feed fails.
     pub(crate) feed_error: Cell<bool>,
 }
@@ -99,6 +103,18 @@ impl Service for Memory {
         self.groups.borrow_mut().push(ops.len());
         smol::future::yield_now().await;
         Ok(ops.into_iter().map(|op| self.apply(op)).collect())
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        if self.queues.get() {
+            let queued = op.value.map_or(Queued::Delete, Queued::Put);
+            self.waiting.borrow_mut().insert((op.collection, op.key), queued);
+            return Ok(Accepted::Queued);
+        }
+        let stored = self.write(Vec::from([op])).await?.pop();
+        stored.unwrap_or_else(|| Err(Error::persistence("nothing", None))).map(Accepted::Stored)
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.waiting.borrow().get(&(collection.to_string(), key.to_string())).cloned()
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         let documents = self.documents.borrow();
@@ -166,6 +182,20 @@ impl Service for Memory {
         let (device, address) = ("ab12".to_string(), "10.0.0.7:5000".to_string());
         let node_id = node_id.to_string();
         if node_id == "gateway 07" { Ok(Replacement { node_id, device, address }) } else { Err(no_such_peer()) }
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        Ok(BackupReport {
+            path: "/b/backup-20260115-000001.db".to_string(),
+            bytes: 4096,
+            duration_ms: 7,
+            unchanged: false,
+        })
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        if let Some(error) = self.op_error.get() {
+            return Err(error());
+        }
+        Ok(IntegrityReport { ok: true, rows: 3, complete: true, duration_ms: 7 })
     }
     /// One row waits, `x` of `users`.
     async fn recovered(&self, after: u64, _: usize) -> Result<RecoveredPage, Error> {
