@@ -5,6 +5,7 @@
 
 mod documents;
 mod files;
+mod operations;
 mod repository;
 mod targets;
 mod walls;
