@@ -8,11 +8,13 @@ mod builder;
 mod keys;
 mod load;
 mod meaning;
+mod reload;
 mod value;
 mod written;
 
 pub use builder::Builder;
 pub(crate) use load::default_node_id;
+pub use reload::Reloaded;
 
 use crate::Error;
 use crate::board::Board;

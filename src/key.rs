@@ -44,6 +44,14 @@ pub(crate) fn load_or_create_cluster_key(path: &Path) -> Result<KeyBytes, Error>
     load_or_create(CLUSTER, path)
 }
 
+/// This device's private key (X25519) that is in the file.
+///
+/// # Errors
+/// As [`load_cluster_key`].
+pub(crate) fn load_device_key(path: &Path) -> Result<KeyBytes, Error> {
+    load(DEVICE, path)?.ok_or_else(|| wrong(DEVICE, path, "does not exist; the first start makes one"))
+}
+
 /// This device's private key (X25519), or a new random one that is now in the file.
 ///
 /// # Errors

@@ -70,6 +70,10 @@ pub const HEARD_MAX: usize = 512;
 /// Devices that were refused lately and are remembered for a person to decide on: more at once is no mistake but an attack
 /// by somebody who has the key.
 pub const REFUSALS_MAX: usize = 32;
+/// Questions to the whole site that are under way at once: a person asks seldom, and each is answered within seconds.
+pub const ASKS_MAX: usize = 32;
+/// Longest text of a release in a report, in bytes. Protocol constant.
+pub const RELEASE_BYTES_MAX: usize = 32;
 /// Cluster keys tried against a first message or a beacon while one is being rotated.
 pub const CLUSTER_KEYS_MAX: usize = 3;
 /// Datagram bytes: one beacon, never fragmented.

@@ -6,6 +6,7 @@
 //! - [`link`]: messages over an established link, its two halves owned separately.
 //! - `udp`: beacons out on every usable interface, beacons in.
 //! - `interfaces`: which interfaces those are.
+//! - `look`: who else is there, without joining them.
 //! - `http`: the local API, over anything that answers its calls.
 //!
 //! Invariant: nothing in this room holds more memory for a peer than its constants say, and no bytes of a peer can make
@@ -16,6 +17,7 @@ pub(crate) mod http;
 mod interfaces;
 pub mod link;
 mod listen;
+mod look;
 mod port_holder;
 mod udp;
 
@@ -23,4 +25,5 @@ pub use dial::{ADDRESSES_MAX, Patience, accept, dial, resolve};
 pub use interfaces::{BroadcastInterface, broadcast_interfaces};
 pub use link::{Established, Fault, LinkError, LinkReader, LinkWriter};
 pub use listen::{Listener, PortSetting, listen};
+pub(crate) use look::{Seen, look};
 pub use udp::{BROADCAST_TARGETS_MAX, Beacons, SentBeacon};

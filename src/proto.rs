@@ -16,6 +16,7 @@ mod receiving;
 mod refusals;
 mod sending;
 mod session;
+mod site;
 mod slots;
 mod sync;
 #[cfg(test)]
@@ -29,4 +30,5 @@ pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, S
 pub use links::LinkState;
 pub use members::{MemberRecord, Standing};
 pub use refusals::Refusal;
+pub use site::SiteView;
 pub use view::PeerView;

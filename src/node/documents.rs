@@ -8,7 +8,7 @@ use crate::document::{
 };
 use crate::error::{Error, PersistenceKind};
 use crate::limits::{COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, KEY_BYTES_MAX};
-use crate::log::trace;
+use crate::log::{error, trace, warn};
 use crate::proto::{Client, Input, StoreFault};
 use crate::replica::{Precondition, Reply, Write};
 use crate::row::{Body, RowKey, Scope};
@@ -79,6 +79,9 @@ impl Reads {
     pub(super) fn new(bytes: usize) -> Reads {
         Reads { cache: RefCell::new(DocumentCache::new(bytes)), filling: RefCell::default() }
     }
+    pub(super) fn resize(&self, bytes: usize) {
+        self.cache.borrow_mut().resize(bytes);
+    }
     pub(super) fn statistics(&self) -> CacheStatistics {
         self.cache.borrow().statistics()
     }
@@ -130,6 +133,7 @@ impl Shell {
                 Some(Ok(written)) => Ok(Accepted::Stored(Stored {
                     version: Version { stamp: written.stamp, origin: written.origin },
                     existed: written.existed,
+                    seq: written.seq,
                 })),
                 _ => Err(answered_less()),
             },
@@ -169,6 +173,7 @@ impl Shell {
                         Some(Ok(written)) => Ok(Stored {
                             version: Version { stamp: written.stamp, origin: written.origin },
                             existed: written.existed,
+                            seq: written.seq,
                         }),
                         Some(Err(_)) => Err(Error::Concurrency { collection, key }),
                         None => Err(answered_less()),
@@ -253,6 +258,9 @@ impl Shell {
         if let Some(cached) = cached {
             trace!("cache hit collection={} key={}", collection, key);
             let over = cached.version.expires_at.is_some_and(|at| at <= now);
+            if over {
+                warn!("document not found, it has expired collection={} key={}", collection, key);
+            }
             let document =
                 || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
             return Ok((!over).then(document));
@@ -268,7 +276,10 @@ impl Shell {
                 filling.remove(&name);
             }
         }
-        let Some((document, expires_at)) = read? else { return Ok(None) };
+        let Some((document, expires_at)) = read.inspect_err(|error| damaged(error, collection, key))? else {
+            warn!("document not found collection={} key={}", collection, key);
+            return Ok(None);
+        };
         if !changed.get() {
             let cached = Cached { version: document.version, expires_at };
             self.reads.cache.borrow_mut().set(collection, key, document.value.as_slice(), cached);
@@ -298,7 +309,8 @@ impl Shell {
 
     /// What an operation means on this node: scope, expiry, precondition.
     fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
-        let configured = self.config.collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
+        let configured =
+            self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
         let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let precondition = match op.condition {
@@ -311,6 +323,13 @@ impl Shell {
         let fresh = op.value.clone().map(|value| (value, expires_at));
         let body = op.value.map_or(Body::Tombstone, Body::Live);
         (Write { key, body, expires_at, precondition }, Op { collection: op.collection, key: op.key, fresh })
+    }
+}
+
+/// Says that a document is damaged on this disk.
+fn damaged(error: &Error, collection: &str, key: &str) {
+    if matches!(error, Error::DatabaseCorruption { .. }) {
+        error!("corruption found collection={} key={} cause=\"{}\"", collection, key, error.to_string());
     }
 }
 

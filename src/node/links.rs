@@ -157,10 +157,8 @@ impl Shell {
             let peer = shell.target(target, &addresses);
             let resolved = match target {
                 Target::Heard(_) => Ok(addresses),
-                Target::Fixed(index) => match shell.config.cluster.peers.get(index) {
-                    Some(peer) => resolve(peer, patience).await,
-                    None => Err(LinkError::NoAddress),
-                },
+                // It was looked up before: it may be none of them any more, and is not dialled again.
+                Target::Fixed(_) => resolve(&peer, patience).await,
             };
             let keys = shell.identity.cluster_keys.borrow().clone();
             let device_key = shell.identity.device_key.borrow().clone();
@@ -176,7 +174,7 @@ impl Shell {
                 Err(error) => {
                     shell.links.dials_failed.set(shell.links.dials_failed.get() + 1);
                     let failure = failure(&error);
-                    shell.dial_failed(peer, &error);
+                    shell.dial_went_wrong(peer, &error);
                     shell.feed(Input::DialFailed { target, failure });
                 }
             }

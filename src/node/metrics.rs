@@ -54,7 +54,7 @@ impl Shell {
         let peers = self.engine.borrow().peers(self.now());
         let tracked: Vec<&PeerView> = peers.iter().filter(|peer| peer.tracked).collect();
         let count = |which: &dyn Fn(&PeerView) -> bool| tracked.iter().filter(|peer| which(peer)).count();
-        let threshold = self.config.cluster.lag_threshold_ms;
+        let threshold = self.in_force.borrow().cluster.lag_threshold_ms;
         metrics.gauge("cbddc_peers_tracked", "Members that are tracked.", tracked.len());
         metrics.gauge("cbddc_peers_linked", "Of these, linked now.", count(&|peer| peer.is_linked()));
         metrics.gauge(

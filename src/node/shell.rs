@@ -1,13 +1,15 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
 use super::backups::Backups;
+use super::confirmations::Confirmations;
 use super::damage::Known;
 use super::documents::{Reads, Waiting};
-use super::feed::Readers;
 use super::links::LinkTable;
 use super::offline::Offline;
+use super::reload::FixedPeers;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
+use super::waiters::Waiters;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
@@ -31,7 +33,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -64,7 +66,12 @@ const STOP_CLOSE: Duration = Duration::from_millis(1_000);
 /// Everything of one node, on one thread.
 pub(crate) struct Shell {
     pub(super) executor: Rc<LocalExecutor<'static>>,
+    /// As it was started. What may change while it runs is read from `in_force`.
     pub(super) config: Config,
+    pub(super) in_force: RefCell<Config>,
+    pub(super) fixed: RefCell<FixedPeers>,
+    /// Those who wait for time to pass, as the configuration says it.
+    pub(super) reloads: Waiters,
     pub(super) identity: Identity,
     pub(super) addresses: Addresses,
     pub(super) store: Store,
@@ -74,7 +81,12 @@ pub(crate) struct Shell {
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
     pub(super) offline: Offline,
-    pub(super) readers: Readers,
+    /// Readers of the change feed that wait for a change.
+    pub(super) readers: Waiters,
+    pub(super) confirmations: Confirmations,
+    /// Those who wait for what members say of themselves.
+    pub(super) site_news: Waiters,
+    site_seen: Cell<u64>,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -91,6 +103,8 @@ pub(crate) struct Shell {
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
+    /// The peer and the error behind the failed dial that the engine is being told.
+    pub(super) dial_error: RefCell<Option<(String, String)>>,
     pub(super) store_health: StoreHealth,
     pub(super) damage: Known,
     pub(super) backups: Backups,
@@ -135,7 +149,10 @@ impl Shell {
             waiting: Waiting::default(),
             reads,
             offline,
-            readers: Readers::default(),
+            readers: Waiters::default(),
+            confirmations: Confirmations::default(),
+            site_news: Waiters::default(),
+            site_seen: Cell::new(0),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -147,6 +164,7 @@ impl Shell {
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
+            dial_error: RefCell::default(),
             store_health: StoreHealth::default(),
             damage: Known::default(),
             backups: Backups::new(backups, clock::monotonic_ms()),
@@ -157,6 +175,9 @@ impl Shell {
             synchronised: Cell::new((clock::monotonic_ms(), clock::synchronised())),
             engine: RefCell::new(engine),
             executor,
+            in_force: RefCell::new(config.clone()),
+            fixed: RefCell::new(FixedPeers::new(&config.cluster.peers)),
+            reloads: Waiters::default(),
             config,
             identity,
             addresses,
@@ -213,7 +234,20 @@ impl Shell {
             self.drain();
         }
         self.handling.set(false);
+        self.tell_news();
         self.schedule();
+    }
+
+    /// Wakes those who wait for what the engine knows.
+    fn tell_news(&self) {
+        let (confirmations, site) = {
+            let engine = self.engine.borrow();
+            (engine.confirmations(), engine.site_revision())
+        };
+        self.confirmations.are_at(confirmations);
+        if self.site_seen.replace(site) != site {
+            self.site_news.wake();
+        }
     }
 
     fn drain(self: &Rc<Self>) {
@@ -261,6 +295,7 @@ impl Shell {
                 self.reads.changed(&keys);
                 self.readers.wake();
             }
+            Output::Report { to, nonce } => self.report_to(to, nonce),
             Output::Event(event) => self.happened(event),
         }
     }

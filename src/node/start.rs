@@ -9,6 +9,7 @@ use crate::net::Beacons;
 use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
+use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
 use crate::store::{Options, Store, lend_reserve};
 use crate::time::Millis;
@@ -79,7 +80,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         discovery: config.network.discovery,
         beacon_interval: config.network.beacon_interval_ms,
         fixed_peers: config.cluster.peers.len(),
-        retry_delay: config.network.retry_delay_ms,
+        retry: RetryPolicy::new(config.network.retry_attempts, config.network.retry_delay_ms),
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
         tombstone_min_age: TOMBSTONE_MIN_AGE,
@@ -135,6 +136,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().sweep_log());
     shell.spawn(shell.clone().scrub_forever(random()));
     shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.

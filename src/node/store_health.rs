@@ -1,7 +1,7 @@
 //! Whether storage takes what it is given: for health and readiness, and the log, once for each change.
 
 use crate::error::{Error, PersistenceKind};
-use crate::log::{error, info};
+use crate::log::{critical, error, info};
 use crate::replica::Request;
 use crate::row::Body;
 use std::cell::RefCell;
@@ -39,7 +39,10 @@ impl StoreHealth {
                 let space = matches!(error, Error::Persistence { kind: PersistenceKind::DiskFull, .. });
                 let why = error.to_string();
                 if refusal.as_ref().is_none_or(|before| before.space != space) {
-                    error!("the store refuses what it is given cause=\"{}\"", why);
+                    match space {
+                        true => error!("the store refuses what it is given cause=\"{}\"", why),
+                        false => critical!("the database cannot be used cause=\"{}\"", why),
+                    }
                 }
                 *refusal = Some(Refusal { why, space });
             }

@@ -2,7 +2,7 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Table};
-use crate::id::{Dot, ReplicaId};
+use crate::id::{Dot, ReplicaId, Seq};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row, RowKey, Scope};
 use crate::time::{Millis, Reading, Stamp};
@@ -44,6 +44,8 @@ pub struct Written {
     pub stamp: Stamp,
     /// Its origin.
     pub origin: ReplicaId,
+    /// Its number there; zero where no peer will ever say that it has it: of a local row, and of a delete that found nothing.
+    pub seq: Seq,
     /// Whether there was a document.
     pub existed: bool,
     /// Whether a row was written: a delete that finds nothing writes nothing.
@@ -84,11 +86,18 @@ impl Knowledge {
             && (head.stamp, head.dot.origin) >= (stamp, replica)
             && !planted(Mutant::QueuedIsBlind)
         {
-            return Ok(Ok(Written { stamp: head.stamp, origin: head.dot.origin, existed, changed: false }));
+            return Ok(Ok(Written {
+                stamp: head.stamp,
+                origin: head.dot.origin,
+                seq: head.dot.seq,
+                existed,
+                changed: false,
+            }));
         }
         if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone) {
-            let (stamp, origin) = before.map_or((Stamp::ZERO, ReplicaId::NONE), |head| (head.stamp, head.dot.origin));
-            return Ok(Ok(Written { stamp, origin, existed, changed: false }));
+            let nothing = Dot { origin: ReplicaId::NONE, seq: 0 };
+            let (stamp, dot) = before.map_or((Stamp::ZERO, nothing), |head| (head.stamp, head.dot));
+            return Ok(Ok(Written { stamp, origin: dot.origin, seq: dot.seq, existed, changed: false }));
         }
         let Write { key, body, expires_at, precondition } = write;
         let row = match precondition {
@@ -101,7 +110,7 @@ impl Knowledge {
         if sending && !planted(Mutant::SentNotMarked) {
             self.sent = self.seq;
         }
-        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, existed, changed: true }))
+        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, seq: row.dot.seq, existed, changed: true }))
     }
 
     /// Whether a write that was accepted earlier can have its stamp still. Not in another life of the database, and not

@@ -2,9 +2,10 @@
 //!
 //! A message that is decoded is within every limit: nothing behind this file checks a length again.
 //! Postcard does not describe itself, so a message never changes: what is new gets a new kind, which older builds skip,
-//! and a later `Hello` may only grow at its end.
+//! and a later `Hello`, `Bye` or `Report` may only grow at its end.
 
 use super::frame::encode_frame;
+use super::site::{Ask, Report};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
 use crate::limits::{BATCH_ROWS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
 use crate::row::Row;
@@ -31,6 +32,10 @@ pub enum Message {
     Pong(Pong),
     /// The last message, and why.
     Bye(Bye),
+    /// How are you, and how are those behind you?
+    Ask(Ask),
+    /// What one member said of itself.
+    Report(Report),
 }
 
 /// A random number written at each start of a replica, with where the replica stood then.
@@ -275,6 +280,8 @@ impl Message {
             Message::Ping(_) => 5,
             Message::Pong(_) => 6,
             Message::Bye(_) => 7,
+            Message::Ask(_) => 8,
+            Message::Report(_) => 9,
         }
     }
     /// The message's name, for logs.
@@ -287,6 +294,8 @@ impl Message {
             Message::Ping(_) => "Ping",
             Message::Pong(_) => "Pong",
             Message::Bye(_) => "Bye",
+            Message::Ask(_) => "Ask",
+            Message::Report(_) => "Report",
         }
     }
     /// Appends the message as one frame; gives back its length.
@@ -299,6 +308,8 @@ impl Message {
             Message::Ping(body) => append(out, body),
             Message::Pong(body) => append(out, body),
             Message::Bye(body) => append(out, body),
+            Message::Ask(body) => append(out, body),
+            Message::Report(body) => append(out, body),
         })
     }
     /// Decodes and checks a frame's payload; `None` for a kind that this build does not know.
@@ -314,6 +325,8 @@ impl Message {
             5 => Message::Ping(take(kind, payload, Trailing::Refused)?),
             6 => Message::Pong(take(kind, payload, Trailing::Refused)?),
             7 => Message::Bye(take(kind, payload, Trailing::Ignored)?),
+            8 => Message::Ask(take(kind, payload, Trailing::Refused)?),
+            9 => Message::Report(take(kind, payload, Trailing::Ignored)?),
             _ => return Ok(None),
         };
         match message.out_of_bounds() {
@@ -350,7 +363,10 @@ impl Message {
                 (true, ""),
                 (true, ""),
             ],
-            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) => return None,
+            Message::Report(report) if !report.member.is_well_formed() => return Some("report"),
+            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) | Message::Ask(_) | Message::Report(_) => {
+                return None;
+            }
         };
         checks.iter().find(|(holds, _)| !holds).map(|(_, what)| *what)
     }

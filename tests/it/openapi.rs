@@ -233,6 +233,10 @@ fn every_status_that_is_described_is_answered_in_its_shape() {
     ask(d, "GET", one, &at, &[("If-Match", "\"0-0\"")], b"", 412);
     ask(d, "DELETE", one, &at, &[("If-Match", "\"0-0\"")], b"", 412);
     ask(d, "DELETE", one, &document("c", "gone"), &[], b"", 204);
+    let unconfirmed = format!("{}?confirmedBy=1&timeout=10ms", document("c", "alone"));
+    ask(d, "PUT", one, &unconfirmed, &[], b"1", 504);
+    ask(d, "DELETE", one, &unconfirmed, &[], b"", 504);
+    ask(d, "PUT", one, &document("c", "alone"), &[], b"1", 201);
     ask(d, "GET", many, "/v1/collections/c/documents?limit=1", &[], b"", 200);
     let lines = [("Content-Type", "application/x-ndjson")];
     let posted = b"{\"key\":\"a\",\"value\":1}\nno line\n";
@@ -265,7 +269,9 @@ fn every_status_that_is_described_is_answered_in_its_shape() {
     // Members: one that is linked, and another device under its name.
     let mut peer = Node::new("described-peer").peers(&[&node]).started();
     node.wait_linked(&peer);
-    for path in ["/v1/status", "/v1/peers", "/health", "/livez", "/readyz", "/metrics"] {
+    let confirmed = format!("{}?confirmedBy=1&timeout=60s", document("c", "alone"));
+    ask(d, "DELETE", one, &confirmed, &[], b"", 200);
+    for path in ["/v1/status", "/v1/site", "/v1/peers", "/health", "/livez", "/readyz", "/metrics"] {
         wait("it is well", || (node.ask("GET", path, &[], b"").status == 200).then_some(()));
         ask(d, "GET", path, path, &[], b"", 200);
     }

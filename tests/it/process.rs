@@ -203,6 +203,15 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line on this node's machine that finds everything by itself.
+    pub fn alone(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments[0]);
+        command.args(&arguments[1..]);
+        match &self.host {
+            Some(host) => host.inside(|| command.output()).unwrap(),
+            None => command.output().unwrap(),
+        }
+    }
     /// A command line that works on this node's files.
     pub fn offline(&self, arguments: &[&str]) -> Output {
         self.command(arguments[0]).args(&arguments[1..]).output().unwrap()
@@ -291,6 +300,14 @@ impl Node {
         let (code, took) = self.stop();
         assert_eq!(code, Some(0), "{}", self.tail());
         assert!(took < Duration::from_secs(8), "took {took:?} to stop");
+    }
+    /// SIGHUP: it reads its configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+    /// Writes the configuration file that it finds, with these sections.
+    pub fn configure(&self, sections: &Value) {
+        fs::write(self.path("appsettings.json"), serde_json::json!({ "CBDDC": sections }).to_string()).unwrap();
     }
     /// It stands still, its connections stay open.
     pub fn freeze(&self) {

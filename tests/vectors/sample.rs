@@ -4,8 +4,8 @@ use cbddc::id::{DeviceId, Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, Message, Mode, Ping, Pong, Pull,
-    RelayedConfirmation, StartToken,
+    Ask, Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, MemberReport, Message, Mode, Ping, Pong, Pull,
+    RelayedConfirmation, Report, StartToken,
 };
 
 /// 2026-01-15T10:20:30.123Z.
@@ -120,6 +120,26 @@ fn bye(name: &'static str, about: &'static str, reason: Bye) -> Sample {
     sample(name, about, Message::Bye(reason))
 }
 
+fn member_report() -> MemberReport {
+    MemberReport {
+        device: device(0x40),
+        node_id: name("gateway-04"),
+        release: "1.2.3".into(),
+        replica: replica(4),
+        health: 2,
+        clock: ClockSample { millis: MILLIS, synchronised: true },
+        uptime_ms: 3_600_000,
+        free_bytes: 8_000_000_000,
+        database_bytes: 1_048_576,
+        tracked: 49,
+        linked: 8,
+        lagging: 1,
+        lag_ms: 41_250,
+        queued: 3,
+        recovered: 2,
+    }
+}
+
 /// Every kind of message, and every shape of it that matters.
 pub(crate) fn samples() -> Vec<Sample> {
     let full = Hello {
@@ -205,5 +225,15 @@ pub(crate) fn samples() -> Vec<Sample> {
         bye("bye-silent", "Bye (kind 7): nothing was heard for too long.", Bye::Silent),
         bye("bye-below-floor", "Bye (kind 7): the sender is behind this node's floor.", Bye::BelowFloor),
         bye("bye-untracked", "Bye (kind 7): the peer was retired while the link was open.", Bye::Untracked),
+        sample(
+            "ask",
+            "Ask (kind 8), passed on twice already.",
+            Message::Ask(Ask { nonce: 0x0123_4567_89ab_cdef, hops: 14 }),
+        ),
+        sample(
+            "report",
+            "Report (kind 9) of a member that is not well, told by another a minute later.",
+            Message::Report(Report { nonce: 0x0123_4567_89ab_cdef, age_ms: 60_000, member: member_report() }),
+        ),
     ]
 }

@@ -3,6 +3,7 @@
 use super::Service;
 use super::answer::{Answer, empty_response, json_bytes, json_response};
 use super::body::BodyReader;
+use super::confirmed;
 use super::handle::Shared;
 use super::route::{self, Listing};
 use crate::document::json::{check, too_large};
@@ -29,13 +30,16 @@ pub(super) async fn put<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    let ttl = route::ttl(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), true)?;
     let condition = write_condition(&head.headers)?;
     not_encoded(&head.headers)?;
     let (sent, _share) = whole(shared, body).await?;
     let value = check(&sent)?;
     let value = if value.len() == sent.len() { sent } else { value.to_vec() };
-    let op = WriteOp { collection, key, value: Some(value), ttl, condition };
+    let op = WriteOp { collection, key, value: Some(value), ttl: wanted.ttl, condition };
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "store the document", op, peers, wait).await;
+    }
     let stored = match shared.timed("store the document", shared.service.accept(op)).await? {
         Accepted::Stored(stored) => stored,
         Accepted::Queued => return Ok(queued()),
@@ -52,9 +56,12 @@ pub(super) async fn delete<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    route::no_query(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), false)?;
     let condition = write_condition(&head.headers)?;
     let op = WriteOp { collection, key, value: None, ttl: None, condition };
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "delete the document", op, peers, wait).await;
+    }
     match shared.timed("delete the document", shared.service.accept(op)).await? {
         Accepted::Stored(_) => Ok(empty_response(StatusCode::NO_CONTENT)),
         Accepted::Queued => Ok(queued()),
@@ -62,7 +69,7 @@ pub(super) async fn delete<S: Service>(
 }
 
 /// The answer to a write that waits: not on disk, and nothing that says so.
-fn queued() -> Response<Answer> {
+pub(super) fn queued() -> Response<Answer> {
     json_response(StatusCode::ACCEPTED, &json!({ "queued": true }))
 }
 
@@ -205,7 +212,7 @@ pub(super) fn not_encoded(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// The version as an entity tag. Printed as hexadecimal digits and a dash, so always a legal header.
-fn etag(version: &Version) -> HeaderValue {
+pub(super) fn etag(version: &Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

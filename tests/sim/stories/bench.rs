@@ -7,6 +7,7 @@ use cbddc::id::{DeviceId, Seq};
 use cbddc::proto::{Client, DialFailure, Engine, Event, Input, LinkId, Now, Output, PeerView, Settings};
 use cbddc::proto::{Target, Ticket};
 use cbddc::replica::{Precondition, Request, Stream, Write, execute, read};
+use cbddc::retry::RetryPolicy;
 use cbddc::row::{Body, RowKey};
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::{BeaconKey, Message};
@@ -94,7 +95,7 @@ impl Bench {
             discovery: false,
             beacon_interval: 1_000,
             fixed_peers: 0,
-            retry_delay: 100,
+            retry: RetryPolicy::new(3, 100),
             links_max: 8,
             window_bytes: 512 * 1024,
             tombstone_min_age: 86_400_000,
@@ -251,7 +252,7 @@ impl Bench {
                 Output::Store { ticket, now, request } => node.store.push_back((ticket, now, request)),
                 Output::Stream { ticket, stream } => node.reads.push_back((ticket, stream)),
                 Output::Answer { client, .. } => node.answers.push(client),
-                Output::Changed { .. } => {}
+                Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => node.events.push(event),
             }
         }
