@@ -18,6 +18,7 @@ mod links;
 mod members;
 mod metrics;
 mod offline;
+mod progress;
 mod recovered;
 mod reload;
 mod reports;
@@ -244,6 +245,14 @@ impl Node {
     /// [`Error::Configuration`] where the key file is not one; then nothing was changed.
     pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
         self.shell.reload(config)
+    }
+    /// Whether the node moves: both storage threads answer and connections are accepted, each within `patience`. For
+    /// whoever feeds a watchdog; a disk that refuses and a network that is away are for [`Node::health`].
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] that names what did not move.
+    pub async fn check_progress(&self, patience: Duration) -> Result<(), Error> {
+        self.shell.check_progress(patience).await
     }
     /// Takes nothing more, finishes what was accepted, says goodbye to the peers, keeps what is queued in the spill file
     /// and closes the database. Within ten seconds, whatever disk and peers do: a database that cannot be closed in time

@@ -418,6 +418,10 @@ impl Store {
     pub fn counters(&self) -> Counters {
         self.0.tally.read()
     }
+    /// Another number than before where the writing thread has done something meanwhile, be it a slice of a long check.
+    pub fn pulse(&self) -> u64 {
+        self.0.tally.pulse()
+    }
     /// Closes in order: what waits is done, the log is copied back, the database is marked as clean. Further requests
     /// are refused. Done once; a second call waits for nothing.
     ///
