@@ -126,7 +126,8 @@ impl Node {
         self
     }
     pub fn change(&mut self, key: &str, value: &str) {
-        let key = if key.starts_with("CBDDC") || key.starts_with("LD_") { key.into() } else { format!("CBDDC__{key}") };
+        let whole = ["CBDDC", "LD_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|start| key.starts_with(start));
+        let key = if whole { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
     pub fn environment(&self) -> &BTreeMap<String, String> {
