@@ -4,6 +4,7 @@
 mod backup;
 mod damage;
 mod feed;
+mod golden;
 mod model;
 mod place;
 mod recovered;
