@@ -46,3 +46,34 @@ cargo_options() {
     environment+=(RUSTC_BOOTSTRAP=1)
     options+=("-Zbuild-std=std,panic_abort" "-Zbuild-std-features=optimize_for_size")
 }
+
+# The C compiler and linker of the target that is set.
+c_compiler() {
+    case $made in
+    gcc) printf '%s-linux-%s-gcc\n' "$emulator" "${target##*-linux-}" ;;
+    zig) printf '%s-cc\n' "${target/-unknown/}" ;;
+    esac
+}
+
+# Keeps podman's settings and images in the private folder, where it is the engine.
+containers() {
+    [[ ${CROSS_CONTAINER_ENGINE:-podman} == podman ]] || return 0
+    mkdir -p "$private/containers"
+    # cgroupfs, files and limits: what a machine without systemd, journal or CAP_SYS_RESOURCE can do. runc: crun refuses
+    # cgroups in hybrid mode.
+    cat >"$private/containers/containers.conf" <<CONF
+[containers]
+default_ulimits = ["nofile=1024:4096", "nproc=4096:8192"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+CONF
+    cat >"$private/containers/storage.conf" <<CONF
+[storage]
+driver = "overlay"
+graphroot = "$private/containers/storage"
+runroot = "$private/containers/run"
+CONF
+    export CONTAINERS_CONF=$private/containers/containers.conf CONTAINERS_STORAGE_CONF=$private/containers/storage.conf
+}
