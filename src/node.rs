@@ -6,6 +6,7 @@
 //! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
 //! a disk or a peer.
 
+mod damage;
 mod documents;
 mod events;
 mod feed;

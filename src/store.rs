@@ -17,6 +17,7 @@ mod open;
 mod query;
 mod reader;
 mod schema;
+mod scrub;
 mod space;
 mod sql;
 mod table;
@@ -24,6 +25,7 @@ mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
+use crate::id::LocalSeq;
 use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
@@ -32,6 +34,7 @@ pub use counters::Counters;
 use counters::Tally;
 use inbox::{Bounds, Inbox, Rejected};
 use reader::{Ask, Gate};
+pub use scrub::{Damage, Finding, Scrubbed};
 use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
@@ -289,6 +292,15 @@ impl Store {
     pub fn statistics(&self) -> impl Future<Output = Result<Statistics, Error>> + use<> {
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::Statistics(reply), answer)
+    }
+    /// Looks at the rows behind `after` that nobody asks for, about `bytes` of them: checksums and indexes. What is
+    /// damaged is an answer, not an error.
+    ///
+    /// # Errors
+    /// The disk's; structural damage.
+    pub fn scrub(&self, after: LocalSeq, bytes: u64) -> impl Future<Output = Result<Scrubbed, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Scrub(after, bytes, reply), answer)
     }
     /// What the writing thread has done since the start.
     pub fn counters(&self) -> Counters {

@@ -85,7 +85,7 @@ impl Shell {
             Ok(store) => {
                 let data = json!({
                     "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
-                    "digestAlarms": alarms,
+                    "digestAlarms": alarms, "damagedRows": self.damage.rows(),
                 });
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
@@ -101,6 +101,9 @@ impl Shell {
                     let text =
                         format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
                     return HealthEntry::new(HealthStatus::Unhealthy, text, data);
+                }
+                if let Some(damage) = self.damage.said() {
+                    return HealthEntry::new(HealthStatus::Degraded, damage, data);
                 }
                 HealthEntry::new(HealthStatus::Healthy, "the database answers", data)
             }

@@ -165,6 +165,12 @@ impl Shell {
         metrics.known_gauge("cbddc_store_last_checkpoint_timestamp_seconds", help, last);
         let help = "Times that the database was opened again after an I/O error.";
         metrics.counter("cbddc_store_reopened_total", help, store.reopened);
+        let help = "Rows that are damaged on disk, as far as is known.";
+        metrics.gauge("cbddc_store_damaged_rows", help, self.damage.rows());
+        let help = "Damage found on disk, by the scrub or a check.";
+        metrics.counter("cbddc_store_damage_found_total", help, self.damage.found());
+        let help = "Rows that the scrub has looked at.";
+        metrics.counter("cbddc_store_scrubbed_rows_total", help, self.damage.scrubbed());
     }
 
     fn http_metrics(&self, metrics: &mut Metrics) {

@@ -1,5 +1,6 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
+use super::damage::Known;
 use super::documents::{Reads, Waiting};
 use super::feed::Readers;
 use super::links::LinkTable;
@@ -79,6 +80,7 @@ pub(crate) struct Shell {
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
+    pub(super) damage: Known,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
@@ -129,6 +131,7 @@ impl Shell {
             handling: Cell::new(false),
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
+            damage: Known::default(),
             health_check: Cell::new(health_check),
             store_order,
             wake,

@@ -6,9 +6,10 @@ use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
 use super::table::{SqlTable, State};
-use super::{Options, Sizes, Statistics, open};
+use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
+use crate::id::LocalSeq;
 use crate::replica::{self, Batch, Feed, FeedPage, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
@@ -34,6 +35,7 @@ pub(super) enum Ask {
     Recovered(u64, usize, Answer<Vec<Waiting>>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
+    Scrub(LocalSeq, u64, Answer<Scrubbed>),
 }
 
 /// Questions that may wait.
@@ -171,6 +173,9 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
         Ask::Sizes(reply) => {
             let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
             let _ = reply.try_send(sizes);
+        }
+        Ask::Scrub(after, bytes, reply) => {
+            let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));
         }
     }
 }

@@ -23,6 +23,11 @@ pub(super) struct Statements {
     pub(super) count: &'static str,
     pub(super) count_dead: &'static str,
     pub(super) count_system: &'static str,
+    pub(super) rows_after: &'static str,
+    pub(super) position: &'static str,
+    pub(super) is_tombstone: &'static str,
+    pub(super) is_expiring: &'static str,
+    pub(super) name: &'static str,
 }
 
 macro_rules! heads {
@@ -143,6 +148,35 @@ macro_rules! statements {
                 "_key
                 WHERE scope = 2 AND NOT flags & 1"
             ),
+            rows_after: concat!(
+                heads!(),
+                ", collection, key, value FROM ",
+                $row,
+                " NOT INDEXED WHERE seq > ?1 ORDER BY seq"
+            ),
+            position: concat!(
+                "SELECT seq FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key WHERE scope = ?1 AND collection = ?2 AND key = ?3"
+            ),
+            is_tombstone: concat!(
+                "SELECT 1 FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_tombstone WHERE flags & 1 AND seq = ?1"
+            ),
+            is_expiring: concat!(
+                "SELECT 1 FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_expiry
+                WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at = ?1 AND seq = ?2"
+            ),
+            name: concat!("SELECT scope, collection, key FROM ", $row, " INDEXED BY ", $row, "_key WHERE +seq = ?1"),
         }
     };
 }

@@ -4,7 +4,7 @@ use crate::place::*;
 use cbddc::Error;
 use cbddc::replica::{Request, Retention, Write};
 use cbddc::row::Scope;
-use cbddc::store::Options;
+use cbddc::store::{Damage, Options};
 
 #[test]
 fn a_flipped_byte_in_a_value_is_found_when_it_is_read() {
@@ -141,4 +141,49 @@ fn structural_damage_is_found_after_an_unclean_stop() {
     std::fs::write(&path, bytes).unwrap();
     let error = open_with(Options::new(&path)).map(|_| ()).unwrap_err();
     assert!(matches!(error, Error::DatabaseCorruption { .. }), "{error}");
+}
+
+#[test]
+fn the_scrub_names_every_row_that_is_damaged_and_no_other() {
+    let path = database("scrubbed");
+    let (store, _) = open(&path);
+    write(&store, (0..3000).map(|n| put(&format!("key-{n:04}"), &format!("value-of-{n:04}"))).collect());
+    write(&store, vec![delete("key-0007")]);
+    close(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let find = |what: &str| -> Vec<usize> {
+        bytes
+            .windows(what.len())
+            .enumerate()
+            .filter(|(_, window)| *window == what.as_bytes())
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let value = find("value-of-1234")[0];
+    // The name stands in the row and in the index. Which is which is told by what follows.
+    let names = find("key-2345");
+    assert_eq!(names.len(), 2);
+    let in_row = names.into_iter().find(|at| bytes[at + 8..].starts_with(b"value-of")).unwrap();
+    bytes[value + 2] ^= 1;
+    bytes[in_row + 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (store, _) = open(&path);
+    let (mut after, mut found, mut slices, mut rows) = (0, Vec::new(), 0, 0);
+    loop {
+        let seen = smol::block_on(store.scrub(after, 16 * 1024)).unwrap();
+        found.extend(seen.found);
+        (slices, rows) = (slices + 1, rows + seen.rows);
+        match seen.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert!(slices > 10 && rows == 3000, "{slices} slices, {rows} rows");
+    let keys: Vec<_> = found.iter().map(|finding| finding.key.clone().unwrap().key).collect();
+    assert_eq!(keys, ["key-1234", "key-2345"], "a damaged name is known from the index");
+    assert!(found.iter().all(|finding| finding.damage == Damage::Row));
+    write(&store, vec![put("key-1234", "again"), put("key-2345", "again")]);
+    let seen = smol::block_on(store.scrub(found[0].seq - 1, 16)).unwrap();
+    assert!(seen.found.is_empty(), "a new row took its place: {seen:?}");
+    close(store);
 }

@@ -1,0 +1,194 @@
+//! Damage on disk: the scrub that looks for it at about one percent an hour, and what is known of it.
+//!
+//! Mends nothing: [`Shell::damaged`] is told of each finding.
+
+use super::shell::Shell;
+use crate::error::Error;
+use crate::id::LocalSeq;
+use crate::log::{error, info};
+use crate::store::{Damage, Finding};
+use smol::Timer;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::format;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Between two turns of the scrub.
+const TURN: Duration = Duration::from_secs(60);
+/// Before the first one.
+const FIRST_TURN: Duration = Duration::from_secs(2);
+/// Turns in which the whole database is looked at: a hundred hours of sixty.
+const TURNS: u64 = 100 * 60;
+/// A turn looks at least at so much: a small database is looked at more often, which costs nothing.
+const TURN_BYTES_MIN: u64 = 64 * 1024;
+/// What is read in one go: other reads wait that long.
+const SLICE_BYTES: u64 = 64 * 1024;
+/// After structural damage stopped it.
+const PAUSE: Duration = Duration::from_secs(3600);
+/// Findings that are remembered.
+const KNOWN_MAX: usize = 1024;
+
+/// What is known of the damage.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// By position; the number is that of the pass that saw it last.
+    rows: RefCell<BTreeMap<LocalSeq, (Finding, u64)>>,
+    /// Damage that is not of one row.
+    structure: RefCell<Option<String>>,
+    pass: Cell<u64>,
+    /// Findings since the start.
+    found: Cell<u64>,
+    /// Rows that the scrub has looked at since the start.
+    scrubbed: Cell<u64>,
+}
+
+impl Known {
+    /// Rows that are damaged, as far as is known.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.borrow().len()
+    }
+    pub(super) fn found(&self) -> u64 {
+        self.found.get()
+    }
+    pub(super) fn scrubbed(&self) -> u64 {
+        self.scrubbed.get()
+    }
+    /// One sentence about it; none where nothing is damaged.
+    pub(super) fn said(&self) -> Option<String> {
+        if let Some(structure) = &*self.structure.borrow() {
+            return Some(structure.clone());
+        }
+        let rows = self.rows.borrow();
+        let (finding, _) = rows.values().next()?;
+        let at = match &finding.key {
+            Some(key) => format!("{} in {}", key.key, key.collection),
+            None => format!("the one at position {}", finding.seq),
+        };
+        let next = "write it again, let a peer that has it connect, or restore a backup";
+        Some(match rows.len() {
+            1 => format!("1 row is damaged on disk, {at}: {next}"),
+            n => format!("{n} rows are damaged on disk, the first is {at}: {next}"),
+        })
+    }
+    /// The row at a position is gone: replaced by a whole one, or dropped.
+    pub(super) fn mended(&self, seq: LocalSeq) {
+        self.rows.borrow_mut().remove(&seq);
+    }
+    /// Takes note; says whether it is news.
+    fn note(&self, finding: &Finding) -> bool {
+        let mut rows = self.rows.borrow_mut();
+        if rows.len() == KNOWN_MAX && !rows.contains_key(&finding.seq) {
+            return false;
+        }
+        let news = rows.insert(finding.seq, (finding.clone(), self.pass.get())).is_none();
+        self.found.set(self.found.get() + u64::from(news));
+        news
+    }
+    /// A whole pass is over: what it has not seen any more is whole again.
+    fn passed(&self) {
+        let pass = self.pass.get();
+        let gone: Vec<LocalSeq> =
+            self.rows.borrow().iter().filter(|(_, (_, seen))| *seen < pass).map(|(seq, _)| *seq).collect();
+        for seq in gone {
+            self.mended(seq);
+            info!("event=RowMended seq={}", seq);
+        }
+        self.pass.set(pass + 1);
+    }
+}
+
+impl Shell {
+    /// A damaged row was found, by the scrub or a check. It may be told of the same one again.
+    pub(super) fn damaged(self: &Rc<Self>, finding: &Finding) {
+        if !self.damage.note(finding) {
+            return;
+        }
+        let what = match finding.damage {
+            Damage::Row => "checksum",
+            Damage::Index => "index",
+        };
+        let collection = finding.key.as_ref().map_or("", |key| key.collection.as_str());
+        error!("event=RowDamaged seq={} collection=\"{}\" what={}", finding.seq, collection, what);
+    }
+
+    /// The structure of the database is damaged.
+    pub(super) fn damaged_structure(&self, cause: &Error) {
+        let said = cause.to_string();
+        if self.damage.structure.borrow().as_ref() != Some(&said) {
+            error!("event=DatabaseDamaged cause=\"{}\"", said);
+            self.damage.found.set(self.damage.found.get() + 1);
+            self.damage.structure.replace(Some(said));
+        }
+    }
+
+    /// Looks at all rows, over and over. It begins somewhere: a node that restarts every day sees all of them in time.
+    pub(super) async fn scrub_forever(self: Rc<Self>, random: u64) {
+        let mut after = random % self.engine.borrow().knowledge().tail.max(1);
+        let mut began_at_start = false;
+        Timer::after(FIRST_TURN).await;
+        loop {
+            let database = self.store.sizes().await.map_or(0, |sizes| sizes.database_bytes);
+            let mut left = (database / TURNS).max(TURN_BYTES_MIN);
+            let mut wrapped = false;
+            while left > 0 {
+                let seen = match self.store.scrub(after, left.min(SLICE_BYTES)).await {
+                    Ok(seen) => seen,
+                    Err(cause) => {
+                        if matches!(cause, Error::DatabaseCorruption { .. }) {
+                            self.damaged_structure(&cause);
+                        }
+                        Timer::after(PAUSE).await;
+                        break;
+                    }
+                };
+                seen.found.iter().for_each(|finding| self.damaged(finding));
+                self.damage.scrubbed.set(self.damage.scrubbed.get() + seen.rows);
+                left = left.saturating_sub(seen.bytes.max(1));
+                match seen.next {
+                    Some(next) => after = next,
+                    None => {
+                        if began_at_start {
+                            self.damage.passed();
+                        }
+                        (after, began_at_start) = (0, true);
+                        // A small database is looked at once in a turn.
+                        if std::mem::replace(&mut wrapped, true) {
+                            break;
+                        }
+                    }
+                }
+            }
+            Timer::after(TURN).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::RowKey;
+
+    fn finding(seq: LocalSeq) -> Finding {
+        Finding { seq, key: Some(RowKey::replicated("c", "k")), damage: Damage::Row }
+    }
+
+    #[test]
+    fn a_finding_is_news_once_and_gone_after_a_pass_that_does_not_see_it() {
+        let known = Known::default();
+        assert!(known.note(&finding(3)) && !known.note(&finding(3)));
+        assert!(known.said().is_some_and(|said| said.contains("k in c")));
+        known.passed();
+        assert_eq!((known.rows(), known.found()), (1, 1), "this pass has seen it");
+        known.passed();
+        assert_eq!((known.rows(), known.said()), (0, None));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let known = Known::default();
+        assert!((0..2 * KNOWN_MAX as u64).filter(|seq| known.note(&finding(*seq))).count() == KNOWN_MAX);
+    }
+}
