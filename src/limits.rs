@@ -58,6 +58,10 @@ pub const BATCH_SCAN_MAX: usize = 4096;
 pub const FEED_BYTES_TARGET: usize = 64 * 1024;
 /// Bytes that one read of the change feed looks at, in search of the rows of one collection.
 pub const FEED_SCAN_BYTES_MAX: usize = 1024 * 1024;
+/// Keys whose rows are asked for at once, since they are damaged here. Protocol constant.
+pub const FETCH_KEYS_MAX: usize = 32;
+/// Damaged rows that are remembered and asked for; more are found again once there is room.
+pub const DAMAGED_MAX: usize = 256;
 /// Row bytes in flight to one peer without its Confirm.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 

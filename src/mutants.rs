@@ -39,6 +39,8 @@ pub enum Mutant {
     NoReconcile,
     ReconcileKeepsDot,
     LocalLeaves,
+    RepairTakesOlder,
+    StreamPassesDamage,
 }
 
 #[cfg(feature = "mutants")]

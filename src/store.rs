@@ -20,13 +20,14 @@ mod schema;
 mod scrub;
 mod space;
 mod sql;
+mod state;
 mod table;
 mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
 use crate::id::LocalSeq;
-use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table, Waiting};
+use crate::replica::{Batch, Feed, FeedPage, Found, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 use commit::{Job, Outcome};
@@ -49,6 +50,9 @@ pub const WAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const WRITES: Bounds = Bounds { jobs: 1024, bytes: 8 * 1024 * 1024 };
 /// Requests in all: those of links are bounded by their windows and pass where callers' do not.
 const REQUESTS: Bounds = Bounds { jobs: 2048, bytes: 16 * 1024 * 1024 };
+
+/// Findings that wait to be taken note of.
+const FINDINGS: usize = 256;
 
 /// How the database is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +132,7 @@ struct Shared {
     writes: Arc<Inbox<Job>>,
     reads: Arc<Inbox<Ask>>,
     tally: Arc<Tally>,
+    found: async_channel::Receiver<Finding>,
     stopped: async_channel::Receiver<()>,
     threads: Mutex<Option<Threads>>,
 }
@@ -165,11 +170,13 @@ impl Store {
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
         let (stopping, stopped) = async_channel::bounded(1);
         let tally = Arc::<Tally>::default();
+        let (finder, found) = async_channel::bounded(FINDINGS);
         let writer = writer::Writer::new(
             Arc::clone(&options),
             Arc::clone(&writes),
             Arc::clone(&gate),
             Arc::clone(&tally),
+            finder.clone(),
             connection,
             state,
         )
@@ -180,11 +187,11 @@ impl Store {
         })?;
         let reader = {
             let reads = Arc::clone(&reads);
-            thread("cbddc-read", move || reader::run(&options, &reads, &gate))
+            thread("cbddc-read", move || reader::run(&options, &reads, &gate, &finder))
         };
         let reader = reader.inspect_err(|_| writes.close())?;
         let threads = Mutex::new(Some(Threads { writer, reader, _lock: place.lock }));
-        Ok((Store(Arc::new(Shared { writes, reads, tally, stopped, threads })), opened))
+        Ok((Store(Arc::new(Shared { writes, reads, tally, found, stopped, threads })), opened))
     }
 
     /// Carries a request out, durably. Takes its place in the order now, at the call.
@@ -260,6 +267,19 @@ impl Store {
         let (collection, query) = (collection.into(), query.clone());
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::List(scope, collection, query, now, reply), answer)
+    }
+    /// What this node has at some keys, for a peer whose rows there are damaged.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn look(&self, keys: Vec<RowKey>) -> impl Future<Output = Result<Found, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Look(keys, reply), answer)
+    }
+    /// The next damaged row that somebody met, in whatever was asked; none once the store is closed. What nobody takes is
+    /// met again.
+    pub async fn met_damage(&self) -> Option<Finding> {
+        self.0.found.recv().await.ok()
     }
     /// The rows that wait for a person's decision, behind a number. `None` where one is damaged.
     ///
@@ -364,9 +384,9 @@ async fn answered<T>(
 }
 
 /// Notes the start, durably, and that the node runs from here on.
-fn start(connection: &rusqlite::Connection, token: u64) -> Result<(table::State, Members), failure::Failure> {
+fn start(connection: &rusqlite::Connection, token: u64) -> Result<(state::State, Members), failure::Failure> {
     let open = commit::Open::begin(connection)?;
-    let mut state = table::State::load(connection)?;
+    let mut state = state::State::load(connection)?;
     let mut knowledge = state.knowledge.clone();
     knowledge.start(token);
     knowledge.version += 1;
@@ -406,6 +426,7 @@ fn request_bytes(request: &Request) -> usize {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records => 0,
+        Request::Repair(offer) => rows(&offer.rows) + offer.vector.len() * 16,
         Request::Decide { decision, .. } => decision.keys.iter().map(|key| key.len() + 32).sum(),
     };
     body + 256

@@ -9,8 +9,8 @@ mod message;
 pub use beacon::{Beacon, BeaconError, BeaconKey, ClusterTag, StateTag};
 pub use frame::{Decoder, FrameError, encode_frame};
 pub use message::{
-    Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, Message, MessageError, Mode, Ping, Pong, Pull,
-    RelayedConfirmation, StartToken,
+    Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, Message, MessageError, Mode, Ping,
+    Pong, Pull, RelayedConfirmation, StartToken,
 };
 
 /// The protocol version that this build speaks, and the oldest that it understands.

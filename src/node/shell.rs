@@ -235,6 +235,15 @@ impl Shell {
                     shell.feed(Input::Streamed { ticket, result });
                 });
             }
+            Output::Look { ticket, keys } => {
+                let answer = self.store.look(keys);
+                let shell = self.clone();
+                self.spawn(async move {
+                    let (result, error) = split(answer.await);
+                    shell.fault.replace(error);
+                    shell.feed(Input::Looked { ticket, result });
+                });
+            }
             Output::Answer { client, result } => self.answer(client, result),
             Output::Changed { keys } => {
                 self.reads.changed(&keys);

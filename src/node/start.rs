@@ -112,6 +112,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().hear_of_damage());
     shell.spawn(shell.clone().scrub_forever(random()));
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);

@@ -8,12 +8,13 @@ use super::io::{Client, Counters, Event, Input, LinkId, Now, Output, Settings, S
 use super::links::Dialler;
 use super::members::{MemberRecord, Members, Standing};
 use super::refusals::Refusals;
+use super::repair::{Fetching, Repairs};
 use super::session::Session;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
-use crate::row::{Body, Row, Scope};
+use crate::row::{Body, Row, RowKey, Scope};
 use crate::time::Millis;
 use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -55,6 +56,7 @@ pub(super) enum Pending {
     Fork,
     Records,
     Own,
+    Repair { device: DeviceId, keys: Vec<RowKey> },
 }
 
 /// One node's state machines.
@@ -71,6 +73,8 @@ pub struct Engine {
     pub(super) refused_by: Refusals,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
+    /// Rows that are damaged on this disk.
+    pub(super) repairs: Repairs,
     pub(super) outputs: VecDeque<Output>,
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// The link that a bootstrap comes from.
@@ -107,6 +111,7 @@ impl Engine {
             refused_by: Refusals::default(),
             clock,
             counters: Counters::default(),
+            repairs: Repairs::default(),
             outputs: VecDeque::new(),
             pending: BTreeMap::new(),
             bootstrapping: None,
@@ -150,6 +155,8 @@ impl Engine {
             Input::Unlinked { link } => self.unlinked(now, link),
             Input::Stored { ticket, result } => self.stored(now, ticket, result),
             Input::Streamed { ticket, result } => self.streamed(now, ticket, result),
+            Input::Damaged(damaged) => drop(self.found_damaged(now, damaged)),
+            Input::Looked { ticket, result } => self.looked(ticket, result),
             Input::Client { client, request } => self.client(now, client, request),
             Input::NewDevice { device, node_id } => {
                 self.settings.device = device;
@@ -184,7 +191,9 @@ impl Engine {
             deadline = deadline.min(self.discovery.deadline());
         }
         deadline = deadline.min(self.dialler.deadline(now).unwrap_or(Millis::MAX));
+        deadline = deadline.min(self.repairs.deadline().unwrap_or(Millis::MAX));
         for session in self.sessions.values() {
+            deadline = deadline.min(session.fetching.as_ref().map_or(Millis::MAX, Fetching::deadline));
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.retry_at.unwrap_or(Millis::MAX));
@@ -283,7 +292,10 @@ impl Engine {
             self.outputs.push_back(Output::Answer { client, result: Ok(Reply::Written(early)) });
         }
         let system = writes.iter().any(|write| write.key.scope == Scope::System);
+        let keys: Vec<RowKey> =
+            if self.repairs.is_empty() { Vec::new() } else { writes.iter().map(|w| w.key.clone()).collect() };
         self.store(now, Pending::Client { client, system }, Request::Write { writes, sending });
+        self.overwritten(now, keys.iter());
     }
 
     /// Storage's answers that concern no session; those of sessions are in `sync`.
@@ -364,6 +376,14 @@ impl Engine {
                 }
             }
             (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),
+            (Pending::Repair { device, keys }, result) => {
+                let repaired = match result {
+                    Ok(Reply::Repaired(repaired)) => Ok(repaired),
+                    Ok(_) => Err(StoreFault::Failed),
+                    Err(fault) => Err(fault),
+                };
+                self.repaired(now, device, &keys, repaired);
+            }
             (Pending::Own, _) => {
                 self.own_rows_stored(now);
                 self.store(now, Pending::Records, Request::Records);
@@ -443,6 +463,7 @@ impl Engine {
         self.watch_links(now);
         self.dial(now, interval);
         self.session_timers(now);
+        self.repair_timers(now);
         if now.mono >= self.maintain_at && !self.maintaining && !self.forking && self.bootstrapping.is_none() {
             self.maintain_at = now.mono + self.settings.maintain_interval;
             self.maintaining = true;

@@ -77,7 +77,8 @@ impl Knowledge {
             return Ok(Err(Refused));
         }
         let existed = visible.is_some();
-        if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone) {
+        // Whether a damaged row is a tombstone is not known.
+        if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone && !head.damaged) {
             let (stamp, origin) = before.map_or((Stamp::ZERO, ReplicaId::NONE), |head| (head.stamp, head.dot.origin));
             return Ok(Ok(Written { stamp, origin, existed, changed: false }));
         }
@@ -102,7 +103,8 @@ impl Knowledge {
         expires_at: Option<Millis>,
     ) -> Result<Row, T::Error> {
         let before = table.head(area, &key)?;
-        let replaced = before.map_or(Stamp::ZERO, |head| head.stamp).max(above);
+        // The stamp of a damaged row may be anything: above all that was ever seen is above what it was.
+        let replaced = before.filter(|head| !head.damaged).map_or(Stamp::ZERO, |head| head.stamp).max(above);
         let stamp = match planted(Mutant::StampNotAboveRow) {
             true => Stamp::new(now.millis, 0),
             false => self.hlc.tick_above(now, replaced),
@@ -129,7 +131,8 @@ impl Knowledge {
         if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
             self.covered_upto = self.tail;
         }
-        if let (Some(before), Area::Rows) = (&before, area) {
+        let damaged = before.is_some_and(|head| head.damaged);
+        if let (Some(before), Area::Rows, false) = (&before, area, damaged) {
             self.note_replaced(before, row.dot);
         }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
@@ -137,6 +140,6 @@ impl Knowledge {
         self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
-        Ok(())
+        if damaged { self.recount(table) } else { Ok(()) }
     }
 }

@@ -4,7 +4,8 @@
 
 use super::failure::{self, Failure};
 use super::space::Space;
-use super::table::{SqlTable, State};
+use super::state::State;
+use super::table::SqlTable;
 use crate::error::Error;
 use crate::replica::{self, Knowledge, Reply, Request};
 use crate::time::Reading;

@@ -5,12 +5,14 @@
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
-use super::table::{SqlTable, State};
+use super::scrub::Finding;
+use super::state::State;
+use super::table::SqlTable;
 use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::replica::{self, Batch, Feed, FeedPage, Stream, Table, Waiting};
+use crate::replica::{self, Batch, Feed, FeedPage, Found, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -32,6 +34,7 @@ pub(super) enum Ask {
     Collections(Millis, Answer<Vec<CollectionSummary>>),
     Stream(Stream, Answer<Batch>),
     Feed(Feed, Answer<FeedPage>),
+    Look(Vec<RowKey>, Answer<Found>),
     Recovered(u64, usize, Answer<Vec<Waiting>>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
@@ -115,10 +118,10 @@ impl Reading {
 }
 
 /// The thread: until the inbox is closed and empty.
-pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate) {
+pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found: &Sender<Finding>) {
     loop {
         match inbox.take(None, Duration::ZERO, 1, ONE) {
-            Taken::Jobs(asks) => asks.into_iter().for_each(|ask| answer(ask, options, gate)),
+            Taken::Jobs(asks) => asks.into_iter().for_each(|ask| answer(ask, options, gate, found)),
             Taken::Idle => {}
             Taken::Closed => return,
         }
@@ -126,44 +129,44 @@ pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate) {
 }
 
 /// Each channel holds one answer and gets one; a caller who has gone away is nobody's concern.
-fn answer(ask: Ask, options: &Options, gate: &Gate) {
+fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
+    let mut met = Vec::new();
     match ask {
         Ask::Get(key, now, reply) => {
-            let found = reading.snapshot(options, |connection| query::get(connection, &key, now));
+            let found = reading.snapshot(options, |connection| query::get(connection, &key, now, &mut met));
             let _ = reply.try_send(found);
         }
         Ask::GetMany(scope, collection, keys, now, reply) => {
-            let page =
-                reading.snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now));
+            let page = reading
+                .snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now, &mut met));
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
-            let page = reading.snapshot(options, |connection| query::list(connection, scope, &collection, &query, now));
+            let page = reading
+                .snapshot(options, |connection| query::list(connection, scope, &collection, &query, now, &mut met));
             let _ = reply.try_send(page);
         }
         Ask::Collections(now, reply) => {
             let _ = reply.try_send(reading.snapshot(options, |connection| query::collections(connection, now)));
         }
         Ask::Stream(stream, reply) => {
-            let batch = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                replica::read(&mut SqlTable::new(connection, &mut state), &stream)
-            });
+            let batch = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| replica::read(table, &stream)));
             let _ = reply.try_send(batch);
         }
         Ask::Feed(feed, reply) => {
-            let page = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                feed.next(&mut SqlTable::new(connection, &mut state))
-            });
+            let page = reading.snapshot(options, |connection| within(connection, &mut met, |table| feed.next(table)));
             let _ = reply.try_send(page);
         }
+        Ask::Look(keys, reply) => {
+            let rows = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| replica::look(table, &keys)));
+            let _ = reply.try_send(rows);
+        }
         Ask::Recovered(after, limit, reply) => {
-            let rows = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                SqlTable::new(connection, &mut state).recovered(after, limit)
-            });
+            let rows = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| table.recovered(after, limit)));
             let _ = reply.try_send(rows);
         }
         Ask::Statistics(reply) => {
@@ -177,5 +180,26 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
         Ask::Scrub(after, bytes, reply) => {
             let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));
         }
+    }
+    drop(reading);
+    report(met, found);
+}
+
+/// Reads by the rules, and brings what was met on the way.
+fn within<T>(
+    connection: &Connection,
+    met: &mut Vec<Finding>,
+    read: impl FnOnce(&mut SqlTable<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut state = State::load(connection)?;
+    let answer = read(&mut SqlTable::new(connection, &mut state));
+    met.append(&mut state.found);
+    answer
+}
+
+/// Tells the node of damaged rows. What it has no room for is met again.
+pub(super) fn report(met: Vec<Finding>, found: &Sender<Finding>) {
+    for finding in met {
+        let _ = found.try_send(finding);
     }
 }

@@ -6,12 +6,14 @@ use super::commit::{After, Job, Open, Session};
 use super::counters::Tally;
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
-use super::reader::Gate;
+use super::reader::{Gate, report};
+use super::scrub::Finding;
 use super::space::Space;
-use super::table::State;
+use super::state::State;
 use super::{Options, WAL_BYTES_MAX, open, schema};
 use crate::error::Error;
 use crate::time::Millis;
+use async_channel::Sender;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -46,6 +48,7 @@ pub(super) struct Writer {
     inbox: Arc<Inbox<Job>>,
     gate: Arc<Gate>,
     tally: Arc<Tally>,
+    found: Sender<Finding>,
     /// The clock of the last request: the thread has none of its own.
     last_now: Millis,
     /// None after a disk failure, until it could be opened again.
@@ -66,6 +69,7 @@ impl Writer {
         inbox: Arc<Inbox<Job>>,
         gate: Arc<Gate>,
         tally: Arc<Tally>,
+        found: Sender<Finding>,
         connection: Connection,
         state: State,
     ) -> Result<Writer, Failure> {
@@ -76,6 +80,7 @@ impl Writer {
             inbox,
             gate,
             tally,
+            found,
             last_now: 0,
             connection: None,
             state,
@@ -102,6 +107,7 @@ impl Writer {
                 Taken::Jobs(jobs) => {
                     last = jobs.len();
                     self.commit(jobs);
+                    report(std::mem::take(&mut self.state.found), &self.found);
                     self.untidy = true;
                     if self.log_bytes() > self.checkpoint_at {
                         self.checkpoint(CheckpointMode::RESTART);

@@ -6,8 +6,8 @@
 
 use super::frame::encode_frame;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
-use crate::limits::{BATCH_ROWS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
-use crate::row::Row;
+use crate::limits::{BATCH_ROWS_MAX, FETCH_KEYS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
+use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Stamp};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,6 +31,10 @@ pub enum Message {
     Pong(Pong),
     /// The last message, and why.
     Bye(Bye),
+    /// What do you have at these keys? My rows there are damaged.
+    Fetch(Fetch),
+    /// This.
+    Fetched(Fetched),
 }
 
 /// A random number written at each start of a replica, with where the replica stood then.
@@ -200,6 +204,28 @@ pub struct Pong {
     pub clock: ClockSample,
 }
 
+/// What do you have at these keys? The sender's own rows there cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Comes back in the answer.
+    pub nonce: u32,
+    /// The keys.
+    pub keys: Vec<RowKey>,
+}
+
+/// The answer to a [`Fetch`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Of the [`Fetch`].
+    pub nonce: u32,
+    /// How many of its keys were looked up, from the first on; the rest is to be asked for again.
+    pub looked: u32,
+    /// What the sender has at these, tombstones too; none where it has none.
+    pub rows: Vec<Row>,
+    /// What the sender covers at the same instant.
+    pub vector: VersionVector,
+}
+
 /// Why a link ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bye {
@@ -275,6 +301,8 @@ impl Message {
             Message::Ping(_) => 5,
             Message::Pong(_) => 6,
             Message::Bye(_) => 7,
+            Message::Fetch(_) => 8,
+            Message::Fetched(_) => 9,
         }
     }
     /// The message's name, for logs.
@@ -287,6 +315,8 @@ impl Message {
             Message::Ping(_) => "Ping",
             Message::Pong(_) => "Pong",
             Message::Bye(_) => "Bye",
+            Message::Fetch(_) => "Fetch",
+            Message::Fetched(_) => "Fetched",
         }
     }
     /// Appends the message as one frame; gives back its length.
@@ -299,6 +329,8 @@ impl Message {
             Message::Ping(body) => append(out, body),
             Message::Pong(body) => append(out, body),
             Message::Bye(body) => append(out, body),
+            Message::Fetch(body) => append(out, body),
+            Message::Fetched(body) => append(out, body),
         })
     }
     /// Decodes and checks a frame's payload; `None` for a kind that this build does not know.
@@ -314,6 +346,8 @@ impl Message {
             5 => Message::Ping(take(kind, payload, Trailing::Refused)?),
             6 => Message::Pong(take(kind, payload, Trailing::Refused)?),
             7 => Message::Bye(take(kind, payload, Trailing::Ignored)?),
+            8 => Message::Fetch(take(kind, payload, Trailing::Refused)?),
+            9 => Message::Fetched(take(kind, payload, Trailing::Refused)?),
             _ => return Ok(None),
         };
         match message.out_of_bounds() {
@@ -346,6 +380,22 @@ impl Message {
                 (confirm.vector.is_well_formed(), "vector"),
                 (confirm.relayed.len() <= RELAYED_CONFIRMATIONS_MAX, "relayed confirmations"),
                 (confirm.relayed.iter().all(|relayed| relayed.vector.is_well_formed()), "relayed vector"),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+            ],
+            Message::Fetch(fetch) => [
+                ((1..=FETCH_KEYS_MAX).contains(&fetch.keys.len()), "keys"),
+                (fetch.keys.iter().all(|key| key.is_well_formed() && key.scope != Scope::Local), "key"),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+            ],
+            Message::Fetched(fetched) => [
+                (fetched.rows.len() <= FETCH_KEYS_MAX, "rows"),
+                (fetched.rows.iter().all(Row::is_well_formed), "row"),
+                (fetched.vector.is_well_formed(), "vector"),
                 (true, ""),
                 (true, ""),
                 (true, ""),

@@ -62,7 +62,7 @@ pub(crate) fn keys(store: &Store, query: &Query) -> (Vec<String>, Option<String>
 pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
     let (mut after, mut all) = (0, Vec::new());
     loop {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new() };
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_damage: false };
         match smol::block_on(store.read(stream)).unwrap() {
             Batch::Rows { rows, upto, closure, knowledge, .. } => {
                 all.extend(rows);
