@@ -5,6 +5,7 @@
 
 mod api;
 mod args;
+mod care;
 mod changes;
 mod client;
 mod config;
@@ -69,6 +70,9 @@ fn dispatch(arguments: Arguments) -> Result<u8, Error> {
     let options = arguments.options;
     match arguments.command {
         Command::Run => run::run(&options),
+        Command::Backup { file } => care::backup(file.as_deref(), &options),
+        Command::Restore { file } => care::restore(&file, &options),
+        Command::Check => care::check(&options),
         Command::Key(command) => key::run(command, &options),
         Command::Config(command) => config::run(command, &options),
         Command::Client(command) => client::run(command, &options),

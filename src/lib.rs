@@ -3,6 +3,7 @@
 //!
 //! The house, in reading order. The first half is pure: no clock, no socket, no file, no `std`.
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 #[cfg(any(feature = "std", feature = "mutants", test))]

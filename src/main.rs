@@ -1,4 +1,5 @@
 //! The program `cbddc`: does what was typed and ends with its exit code.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@
 //! Invariant: one input, then drain the outputs, then the next input, all on one thread; nothing in the loop waits for
 //! a disk or a peer.
 
+mod backups;
 mod damage;
 mod documents;
 mod events;
@@ -30,7 +31,9 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::id::NodeId;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use crate::time::Millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,6 +185,21 @@ impl Node {
     /// What every part has counted, as `GET /metrics` shows it.
     pub async fn metrics(&self) -> Metrics {
         self.shell.metrics(true).await
+    }
+    /// Makes a backup in the configured folder: whole, verified, rotated. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// `DiskFull` where space is short, the folder's and the disk's, [`Error::DatabaseCorruption`] where what was copied is
+    /// damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn backup(&self) -> Result<BackupReport, Error> {
+        self.shell.backup().await
+    }
+    /// Looks at all of the database: checksums of all rows, trees, indexes, sums. Writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::DatabaseCorruption`] says what is damaged; `TooManyRequests` while a backup or check is under way.
+    pub async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.shell.check_integrity().await
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {

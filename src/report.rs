@@ -4,6 +4,7 @@
 //! command line reads them back. Fields are
 //! added, never renamed or removed. Durations end in their unit; times of day are RFC 3339 in UTC with milliseconds.
 
+mod care;
 mod check;
 mod health;
 mod metrics;
@@ -11,6 +12,7 @@ mod peers;
 mod status;
 mod timestamp;
 
+pub use care::{BackupReport, IntegrityReport};
 pub use check::{HealthCheck, PeerConfirmation};
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
 pub use metrics::{Figure, Metrics};

@@ -8,20 +8,30 @@
 //! out in that order, as many as have gathered in one transaction, syncs once, and only then answers. Reads go to the
 //! other thread and see what was committed when they began.
 
+mod aside;
+mod backup;
+mod check;
 mod codec;
 mod commit;
+mod copy;
 mod counters;
+mod disk;
 mod failure;
+mod header;
 mod inbox;
+mod keeper;
+mod ledger;
 mod open;
 mod query;
 mod reader;
+mod restore;
 mod schema;
 mod scrub;
 mod space;
 mod sql;
 mod state;
 mod table;
+mod verify;
 mod writer;
 
 use crate::document::{CollectionSummary, Document, Page, Query};
@@ -30,18 +40,24 @@ use crate::id::LocalSeq;
 use crate::replica::{Batch, Feed, FeedPage, Found, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
+pub use backup::{Backup, BackupOrder};
+pub use check::Checked;
 use commit::{Job, Outcome};
 pub use counters::Counters;
 use counters::Tally;
+pub use disk::{Disk, Entry, FileSystem, Held};
 use inbox::{Bounds, Inbox, Rejected};
+use keeper::Keeper;
+pub use ledger::{BackupLedger, LastBackup};
 use reader::{Ask, Gate};
+pub use restore::Restored;
 pub use scrub::{Damage, Finding, Scrubbed};
-use std::fs::File;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Bytes of write-ahead log at which it is copied back; one transaction may carry it beyond.
@@ -55,7 +71,7 @@ const REQUESTS: Bounds = Bounds { jobs: 2048, bytes: 16 * 1024 * 1024 };
 const FINDINGS: usize = 256;
 
 /// How the database is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The file. `-wal`, `-shm` and `.lock` stand beside it.
     pub path: PathBuf,
@@ -71,6 +87,12 @@ pub struct Options {
     pub max_database_bytes: Option<u64>,
     /// Documents are refused where less would be free on the file system.
     pub min_free_bytes: u64,
+    /// Bytes of write-ahead log at which it is copied back: [`WAL_BYTES_MAX`] or less.
+    pub log_bytes: u64,
+    /// Without a request for this long, the writing thread tidies.
+    pub idle: Duration,
+    /// The disk below.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Options {
@@ -84,6 +106,9 @@ impl Options {
             heap_limit_bytes: None,
             max_database_bytes: None,
             min_free_bytes: 64 * 1024 * 1024,
+            log_bytes: WAL_BYTES_MAX,
+            idle: Duration::from_millis(500),
+            disk: FileSystem::shared(),
         }
     }
 }
@@ -99,6 +124,10 @@ pub struct Opened {
     pub created: bool,
     /// The last process did not stop in order; the structure has been checked.
     pub unclean: bool,
+    /// It was a backup, restored or copied there: the node has a new identity.
+    pub restored: bool,
+    /// What is remembered of backups.
+    pub backups: BackupLedger,
     /// The file.
     pub path: PathBuf,
 }
@@ -131,6 +160,8 @@ pub struct Store(Arc<Shared>);
 struct Shared {
     writes: Arc<Inbox<Job>>,
     reads: Arc<Inbox<Ask>>,
+    options: Arc<Options>,
+    keeper: Arc<Keeper>,
     tally: Arc<Tally>,
     found: async_channel::Receiver<Finding>,
     stopped: async_channel::Receiver<()>,
@@ -142,7 +173,7 @@ struct Threads {
     writer: JoinHandle<Result<(), Error>>,
     reader: JoinHandle<()>,
     /// Lets the next one in when it goes.
-    _lock: File,
+    _lock: Held,
 }
 
 impl Store {
@@ -153,45 +184,47 @@ impl Store {
     /// Another process holds it; it cannot be read or written; it is damaged, of a later release, or not a database.
     pub fn open(options: Options, random: &mut dyn FnMut() -> u64) -> Result<(Store, Opened), Error> {
         let path = options.path.clone();
-        let place = open::place(&path)?;
-        open::settle_log(&path)?;
+        let place = open::place(&*options.disk, &path)?;
+        open::settle_log(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
         let connection = open::writer(&options).map_err(told)?;
         let (created, clean) = open::schema(&connection, &path, place.new, random).map_err(told)?;
         if !clean {
             open::quick_check(&connection, &path).map_err(told)?;
         }
-        let (state, members) = start(&connection, random()).map_err(told)?;
+        let (state, members, restored) = start(&connection, random).map_err(told)?;
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
-        let opened =
-            Opened { knowledge: state.knowledge.clone(), members, created, unclean: !clean, path: path.clone() };
+        let opened = Opened {
+            knowledge: state.knowledge.clone(),
+            members,
+            created,
+            unclean: !clean,
+            restored,
+            backups: ledger::read(&*options.disk, &path),
+            path: path.clone(),
+        };
 
         let options = Arc::new(options);
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
         let (stopping, stopped) = async_channel::bounded(1);
         let tally = Arc::<Tally>::default();
         let (finder, found) = async_channel::bounded(FINDINGS);
-        let writer = writer::Writer::new(
-            Arc::clone(&options),
-            Arc::clone(&writes),
-            Arc::clone(&gate),
-            Arc::clone(&tally),
-            finder.clone(),
-            connection,
-            state,
-        )
-        .map_err(told)?;
-        let writer = thread("cbddc-write", move || {
-            let _stopping = stopping;
-            writer.run()
-        })?;
+        let keeper = Arc::<Keeper>::default();
+        let writer = {
+            let (options, writes, gate) = (Arc::clone(&options), Arc::clone(&writes), Arc::clone(&gate));
+            let (keeper, tally, finder) = (Arc::clone(&keeper), Arc::clone(&tally), finder.clone());
+            thread("cbddc-write", move || {
+                let _stopping = stopping;
+                writer::Writer::new(options, writes, gate, keeper, tally, finder, state).run(connection)
+            })?
+        };
         let reader = {
-            let reads = Arc::clone(&reads);
+            let (reads, options) = (Arc::clone(&reads), Arc::clone(&options));
             thread("cbddc-read", move || reader::run(&options, &reads, &gate, &finder))
         };
         let reader = reader.inspect_err(|_| writes.close())?;
         let threads = Mutex::new(Some(Threads { writer, reader, _lock: place.lock }));
-        Ok((Store(Arc::new(Shared { writes, reads, tally, found, stopped, threads })), opened))
+        Ok((Store(Arc::new(Shared { writes, reads, options, keeper, tally, found, stopped, threads })), opened))
     }
 
     /// Carries a request out, durably. Takes its place in the order now, at the call.
@@ -322,6 +355,77 @@ impl Store {
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::Scrub(after, bytes, reply), answer)
     }
+    /// What the node knows of itself, as it is on disk.
+    ///
+    /// # Errors
+    /// The disk's; the record is damaged.
+    pub fn knowledge(&self) -> impl Future<Output = Result<Knowledge, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Knowledge(reply), answer)
+    }
+    /// Makes a backup: whole, verified, under a name of its own and as `latest.db`. Everything that was answered before
+    /// the call is in it. One backup or check at a time; nobody waits for it.
+    ///
+    /// # Errors
+    /// `DiskFull` where space is short; the folder's and the disk's; `DatabaseCorruption` where what was copied is damaged;
+    /// `TooManyRequests` while another one is under way. The backups before stay.
+    pub async fn backup(&self, order: BackupOrder) -> Result<Backup, Error> {
+        let knowledge = self.knowledge().await?;
+        let (keeper, options, writes) = (self.0.keeper.clone(), self.0.options.clone(), self.0.writes.clone());
+        let doing = move || backup::make(&keeper, &options, &order, &knowledge, || writes.nudge());
+        self.keep(doing).await
+    }
+    /// Looks at all of the database: structure, checksums, sums. What is damaged is an answer, not an error.
+    ///
+    /// # Errors
+    /// The disk's; the database cannot be read at all; `TooManyRequests` while a backup or check is under way.
+    pub async fn check(&self) -> Result<Checked, Error> {
+        let (keeper, options, writes) = (self.0.keeper.clone(), self.0.options.clone(), self.0.writes.clone());
+        self.keep(move || check::running(&keeper, &options, &writes)).await
+    }
+    /// Remembers how long the node has run since its last backup, durably.
+    ///
+    /// # Errors
+    /// The disk's; `TooManyRequests` while a backup or check is under way.
+    pub async fn note_backup_clock(&self, elapsed_ms: Millis) -> Result<(), Error> {
+        let options = Arc::clone(&self.0.options);
+        self.keep(move || {
+            let (disk, path) = (&*options.disk, &options.path);
+            ledger::write(disk, path, &BackupLedger { elapsed_ms, ..ledger::read(disk, path) })
+        })
+        .await
+    }
+    /// Restores a backup as the database at `database`, where no node is running. It is verified before anything is touched;
+    /// the database that was there is set aside. The next start takes a new identity.
+    ///
+    /// # Errors
+    /// A node holds the database; the file is not a whole database of this or an earlier release; no room.
+    pub fn restore(database: &Path, file: &Path) -> Result<Restored, Error> {
+        restore::restore(&FileSystem, database, file)
+    }
+    /// Looks at all of a database that no node has open.
+    ///
+    /// # Errors
+    /// A node holds it; it cannot be read at all.
+    pub fn check_offline(database: &Path) -> Result<Checked, Error> {
+        check::offline(&FileSystem, database)
+    }
+    /// Whether a file says that it is a backup.
+    pub fn is_backup(file: &Path) -> bool {
+        matches!(header::kind(&FileSystem, file), Ok(Some(header::Kind::Backup)))
+    }
+    /// Reads all of a backup; answers how many rows are in it.
+    ///
+    /// # Errors
+    /// It is no whole database of this or an earlier release, or damaged.
+    pub fn verify_backup(file: &Path) -> Result<u64, Error> {
+        let found = verify::file(&FileSystem, file, || false)?;
+        if found.damage.is_empty() { Ok(found.rows) } else { Err(found.damage.error(file, "take another backup")) }
+    }
+    /// Whether a node has the database open.
+    pub fn is_held(database: &Path) -> bool {
+        disk::is_held(&open::beside(database, ".lock"))
+    }
     /// What the writing thread has done since the start.
     pub fn counters(&self) -> Counters {
         self.0.tally.read()
@@ -332,11 +436,29 @@ impl Store {
     /// # Errors
     /// The disk's. Everything that was answered is durable all the same.
     pub async fn close(&self) -> Result<(), Error> {
+        self.0.keeper.stop();
         self.0.writes.close();
         self.0.reads.close();
+        self.0.keeper.ended().await;
         // Ends when the writing thread drops its side; nothing is ever sent.
         let _ = self.0.stopped.recv().await;
         self.0.join()
+    }
+
+    /// Does a job on a thread of its own.
+    async fn keep<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = async_channel::bounded(1);
+        let keeper = Arc::clone(&self.0.keeper);
+        self.0.keeper.start(move || {
+            let done = job();
+            keeper.done();
+            // Whoever has gone away does not want to know.
+            let _ = reply.try_send(done);
+        })?;
+        answer.recv().await.unwrap_or_else(|_| Err(failure::closed()))
     }
 
     fn ask<T>(
@@ -353,13 +475,14 @@ impl Shared {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { writer, reader, _lock }) = threads else { return Ok(()) };
         let died = || Error::persistence("a storage thread died; report this with the log", None);
-        let read = reader.join().map_err(|_| died());
+        let read = reader.join().and_then(|()| self.keeper.join()).map_err(|_| died());
         writer.join().unwrap_or_else(|_| Err(died())).and(read)
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.keeper.stop();
         self.writes.close();
         self.reads.close();
         if let Err(error) = self.join() {
@@ -383,19 +506,32 @@ async fn answered<T>(
     }
 }
 
-/// Notes the start, durably, and that the node runs from here on.
-fn start(connection: &rusqlite::Connection, token: u64) -> Result<(state::State, Members), failure::Failure> {
+/// Notes the start, durably, and that the node runs from here on. A backup takes a new identity in the same transaction:
+/// whatever its own writes were, they may be known to somebody, and so may others that it does not know.
+fn start(
+    connection: &rusqlite::Connection,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<(state::State, Members, bool), failure::Failure> {
     let open = commit::Open::begin(connection)?;
     let mut state = state::State::load(connection)?;
     let mut knowledge = state.knowledge.clone();
-    knowledge.start(token);
+    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let restored = id == schema::RESTORED_ID;
+    if restored {
+        let now = Reading { millis: 0, believed: false };
+        let shared = knowledge.seq;
+        knowledge.fork(&mut table::SqlTable::new(connection, &mut state), now, shared, random())?;
+        connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+    } else {
+        knowledge.start(random());
+    }
     knowledge.version += 1;
     state.set_knowledge(knowledge);
     state.store(connection)?;
     schema::set_clean(connection, false)?;
     let members = table::SqlTable::new(connection, &mut state).members()?;
     open.commit()?;
-    Ok((state, members))
+    Ok((state, members, restored))
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {

@@ -41,6 +41,18 @@ pub(super) enum Command {
     Run,
     #[command(flatten)]
     Client(ClientCommand),
+    /// Have the running node make a backup; with FILE, copy it there
+    Backup {
+        /// A file or a folder on this machine; another backup is replaced, nothing else is
+        file: Option<PathBuf>,
+    },
+    /// Put a backup in the place of the database; the node must be stopped
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
+    /// Look at all of the database, through the running node or on the file
+    Check,
     /// The cluster key
     #[command(subcommand)]
     Key(KeyCommand),
@@ -246,6 +258,10 @@ mod tests {
             "recovered apply k1 k2 --collection c",
             "recovered drop",
             "health --api 127.0.0.1:1 --token-file t",
+            "backup",
+            "backup f.db",
+            "restore f.db",
+            "check",
             "key new",
             "key show",
             "key set -",

@@ -4,8 +4,7 @@
 //! client can cost: connections, header bytes, body bytes in memory, and time at every step. A slow or hostile client
 //! costs its own connection.
 //!
-//! Routes to come have their place: actions (backups, integrity check) and `/metrics` as arms of [`route::Route`] and
-//! [`handle`].
+//! A route to come has its place: an arm of [`route::Route`] and of [`handle`].
 
 mod answer;
 mod body;
@@ -71,6 +70,8 @@ pub(crate) struct HttpOptions {
     pub transfer_timeout: Duration,
     /// For the service to do one thing.
     pub request_timeout: Duration,
+    /// For a backup or a check.
+    pub job_timeout: Duration,
     /// For requests under way to end at shutdown.
     pub shutdown_timeout: Duration,
     /// What happened, for status and metrics.
@@ -92,6 +93,7 @@ impl Default for HttpOptions {
             grace: Duration::from_secs(1),
             transfer_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
+            job_timeout: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(5),
             counters: Rc::default(),
         }

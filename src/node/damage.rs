@@ -141,6 +141,11 @@ impl Shell {
         }
     }
 
+    /// The structure was looked at and is whole.
+    pub(super) fn structure_is_whole(&self) {
+        self.damage.structure.replace(None);
+    }
+
     /// Looks at all rows, over and over. It begins somewhere: a node that restarts every day sees all of them in time.
     pub(super) async fn scrub_forever(self: Rc<Self>, random: u64) {
         let mut after = random % self.engine.borrow().knowledge().tail.max(1);

@@ -125,12 +125,6 @@ impl Shell {
         }
     }
 
-    async fn backup_entry(&self) -> HealthEntry {
-        let enabled = self.config.persistence.auto_backup;
-        let said = if enabled { "automatic backup is switched on" } else { "automatic backup is switched off" };
-        HealthEntry::new(HealthStatus::Healthy, said, json!({ "enabled": enabled }))
-    }
-
     fn recovered_entry(&self) -> HealthEntry {
         let rows = self.engine.borrow().knowledge().recovered;
         let data = json!({ "rows": rows });

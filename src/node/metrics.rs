@@ -30,6 +30,7 @@ impl Shell {
         self.queue_metrics(&mut metrics);
         self.cache_metrics(&mut metrics);
         self.store_metrics(&mut metrics).await;
+        self.backup_metrics(&mut metrics);
         self.http_metrics(&mut metrics);
         self.clock_metrics(&mut metrics);
         metrics

@@ -7,7 +7,9 @@ use crate::document::{
 };
 use crate::error::Error;
 use crate::net::http;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
@@ -55,6 +57,12 @@ impl http::Service for Service {
         selection: RecoveredSelection,
     ) -> Result<RecoveredOutcome, Error> {
         self.0.decide_recovered(choice, selection).await
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        self.0.backup().await
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.0.check_integrity().await
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await

@@ -1,5 +1,6 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
+use super::backups::Backups;
 use super::damage::Known;
 use super::documents::{Reads, Waiting};
 use super::feed::Readers;
@@ -16,7 +17,7 @@ use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::Store;
+use crate::store::{BackupLedger, Store};
 use crate::time::Millis;
 use crate::wire::Message;
 use async_channel::{Receiver, Sender};
@@ -81,6 +82,7 @@ pub(crate) struct Shell {
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
     pub(super) damage: Known,
+    pub(super) backups: Backups,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
@@ -101,11 +103,12 @@ pub(super) struct Parts {
     pub(super) database_path: PathBuf,
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
+    pub(super) backups: BackupLedger,
 }
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons } = parts;
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups } = parts;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
@@ -132,6 +135,7 @@ impl Shell {
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
             damage: Known::default(),
+            backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
             wake,
@@ -327,6 +331,7 @@ impl Shell {
         }
         self.feed(Input::Stop);
         self.links.drained().await;
+        self.note_backup_clock().await;
         let closed = self.store.close().await;
         self.stop.close();
         closed

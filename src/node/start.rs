@@ -3,7 +3,7 @@
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
-use crate::log::info;
+use crate::log::{info, warn};
 use crate::net::Beacons;
 use crate::net::http::{self, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
@@ -49,6 +49,12 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         ..Options::new(persistence.database_path.clone())
     };
     let (store, opened) = Store::open(options, &mut random)?;
+    if opened.restored {
+        warn!(
+            "the database is a restored backup, it has a new identity replica={}",
+            opened.knowledge.replica.to_string()
+        );
+    }
     info!(
         "database opened path={} replica={} created={}",
         opened.path.display(),
@@ -92,7 +98,9 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         device_key: RefCell::new(device_key),
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
-    let shell = Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons });
+    let backups = opened.backups;
+    let shell =
+        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups });
     for (listener, surface) in http {
         serve_http(&shell, listener, surface)?;
     }
@@ -114,6 +122,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().watch_health());
     shell.spawn(shell.clone().hear_of_damage());
     shell.spawn(shell.clone().scrub_forever(random()));
+    shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)

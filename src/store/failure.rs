@@ -81,6 +81,23 @@ pub(super) fn damaged(what: &str) -> Error {
     }
 }
 
+/// A backup, or its folder, that cannot be read or written.
+pub(super) fn backup_file(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull,
+    };
+    let next = match error.kind() {
+        PermissionDenied => "give the user the right to it, or set Persistence.BackupPath elsewhere",
+        ReadOnlyFilesystem => "remount it writable, or set Persistence.BackupPath elsewhere",
+        IsADirectory => "a backup is a file, name that",
+        NotADirectory => "Persistence.BackupPath is a folder, the backups are files in it",
+        NotFound => "check the path",
+        StorageFull => "free some space",
+        _ => "check the path and the disk",
+    };
+    of_file(doing, path, error, next)
+}
+
 /// A file or a folder that cannot be used.
 pub(super) fn file(doing: &str, path: &Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind::{
@@ -93,8 +110,12 @@ pub(super) fn file(doing: &str, path: &Path, error: std::io::Error) -> Error {
         StorageFull => "free some space",
         _ => "check Persistence.DatabasePath and the disk",
     };
+    of_file(doing, path, error, next)
+}
+
+fn of_file(doing: &str, path: &Path, error: std::io::Error, next: &str) -> Error {
     let kind = match error.kind() {
-        StorageFull => PersistenceKind::DiskFull,
+        std::io::ErrorKind::StorageFull => PersistenceKind::DiskFull,
         _ => PersistenceKind::Other,
     };
     let message = format!("{doing} {}: {error}; {next}", path.display());

@@ -28,6 +28,8 @@ struct Waiting<T> {
     bytes: usize,
     /// The thread sleeps until this many wait.
     wanted: usize,
+    /// The thread is to look up although nothing came.
+    nudged: bool,
     closed: bool,
 }
 
@@ -51,7 +53,7 @@ pub(super) enum Rejected {
 
 impl<T> Inbox<T> {
     pub(super) fn new() -> Inbox<T> {
-        let waiting = Waiting { jobs: VecDeque::new(), bytes: 0, wanted: 1, closed: false };
+        let waiting = Waiting { jobs: VecDeque::new(), bytes: 0, wanted: 1, nudged: false, closed: false };
         Inbox { waiting: Mutex::new(waiting), arrived: Condvar::new() }
     }
     /// Puts a job at the end, unless more than `bounds` would wait. One job alone may be larger than `bounds.bytes`.
@@ -93,6 +95,7 @@ impl<T> Inbox<T> {
             waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
             waiting.wanted = 1;
         }
+        waiting.nudged = false;
         if waiting.jobs.is_empty() {
             return if waiting.closed { Taken::Closed } else { Taken::Idle };
         }
@@ -107,6 +110,15 @@ impl<T> Inbox<T> {
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
         Taken::Jobs(taken)
     }
+    /// Wakes the thread: it finds [`Taken::Idle`] where nothing else waits.
+    pub(super) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.arrived.notify_one();
+    }
+    /// Whether a job waits.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.lock().jobs.is_empty()
+    }
     /// Nothing is taken in any more; what waits is still done.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -120,7 +132,7 @@ impl<T> Inbox<T> {
 
 impl<T> Waiting<T> {
     fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && !self.closed
+        self.jobs.is_empty() && !self.nudged && !self.closed
     }
 }
 
@@ -155,6 +167,17 @@ mod tests {
         assert_eq!(take(&inbox), [1]);
         assert_eq!(inbox.push(2, 6, BOUNDS), Ok(()));
         assert_eq!(inbox.push(3, 5, BOUNDS), Err(Rejected::Full));
+    }
+
+    #[test]
+    fn a_nudge_wakes_once() {
+        let inbox = Inbox::<u8>::new();
+        inbox.nudge();
+        assert!(matches!(inbox.take(None, Duration::ZERO, 1, BOUNDS), Taken::Idle));
+        inbox.nudge();
+        assert_eq!(inbox.push(1, 1, BOUNDS), Ok(()));
+        assert_eq!(take(&inbox), [1]);
+        assert!(take(&inbox).is_empty() && !inbox.has_jobs());
     }
 
     #[test]

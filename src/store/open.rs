@@ -4,28 +4,29 @@
 //! database would drop SQLite's POSIX locks on it.
 
 use super::Options;
+use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
-use super::schema::{self, APPLICATION_ID};
+use super::header::{self, Kind};
+use super::restore;
+use super::schema;
 use crate::error::Error;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::format;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::time::Duration;
-use std::{format, vec};
 
 /// How long a connection waits for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(10);
-const HEADER_BYTES: usize = 100;
 
 /// The folder, the lock, and whether there is a database of ours.
 #[derive(Debug)]
 pub(super) struct Place {
     /// Held until the store is closed.
-    pub(super) lock: File,
+    pub(super) lock: Held,
     /// There was none, or an empty file.
     pub(super) new: bool,
 }
@@ -37,121 +38,98 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Makes the folder, takes the lock and looks at the file.
-pub(super) fn place(path: &Path) -> Result<Place, Error> {
-    let folder = match path.parent() {
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
-    if path.is_dir() {
-        let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+    }
+}
+
+pub(super) fn is_folder(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.entry(path), Ok(Some(Entry::Folder)))
+}
+
+/// Makes the folder of a database where there is none.
+pub(super) fn make_folder(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    let folder = folder_of(path);
+    if !is_folder(disk, folder) {
+        disk.create_folders(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
+        sync_folder(disk, folder_of(folder))?;
+    }
+    Ok(())
+}
+
+/// Makes the folder, takes the lock and looks at the file, before SQLite does.
+pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
+    if is_folder(disk, path) {
+        let error = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(failure::file("opening the database", path, error));
     }
-    if !folder.is_dir() {
-        fs::create_dir_all(folder).map_err(|error| failure::file("creating the folder", folder, error))?;
-        let above = folder.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
-        sync_folder(above)?;
-    }
-    let lock = lock(path)?;
-    let new = match File::open(path) {
-        Ok(file) => header_is_empty(path, file)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => return Err(failure::file("opening the database", path, error)),
+    make_folder(disk, path)?;
+    let lock = lock(disk, path)?;
+    restore::notice(disk, path)?;
+    let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
+    let new = match header::kind(disk, path)? {
+        None => {
+            disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
+            true
+        }
+        Some(Kind::Empty) => true,
+        Some(Kind::Database | Kind::Backup) => false,
+        Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
+        Some(Kind::Foreign) => {
+            return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
+        }
     };
     Ok(Place { lock, new })
 }
 
 /// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    let sync = File::open(folder).and_then(|folder| folder.sync_all());
-    sync.map_err(|error| failure::file("syncing the folder", folder, error))
+pub(super) fn sync_folder(disk: &dyn Disk, folder: &Path) -> Result<(), Error> {
+    disk.sync_folder(folder).map_err(|error| failure::file("syncing the folder", folder, error))
 }
 
 /// One process holds a database. The lock goes with the process, whatever ends it.
-fn lock(path: &Path) -> Result<File, Error> {
+pub(super) fn lock(disk: &dyn Disk, path: &Path) -> Result<Held, Error> {
     let at = beside(path, ".lock");
-    let opened = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&at);
-    let mut file = opened.map_err(|error| failure::file("opening the lock", &at, error))?;
-    match file.try_lock() {
-        Ok(()) => {
-            let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-            noted.map_err(|error| failure::file("writing the lock", &at, error))?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who holds it is for the message only.
-            let _ = file.take(32).read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".into(),
-                id => format!("process {id}"),
-            };
+    disk.lock(&at).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
             let at = path.display();
             let next = "stop it, or set Persistence.DatabasePath elsewhere";
-            Err(Error::persistence(format!("{at} is already open in {holder}; {next}"), None))
+            Error::persistence(format!("{at} is already open in {error}; {next}"), None)
         }
-        Err(TryLockError::Error(error)) => Err(failure::file("locking", &at, error)),
-    }
-}
-
-/// Whether the file is still empty; an error where it is somebody else's.
-fn header_is_empty(path: &Path, file: File) -> Result<bool, Error> {
-    let mut header = vec::Vec::with_capacity(HEADER_BYTES);
-    let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
-    read.map_err(|error| failure::file("reading the database", path, error))?;
-    if header.is_empty() {
-        return Ok(true);
-    }
-    let ours = APPLICATION_ID.to_be_bytes();
-    let next = "set Persistence.DatabasePath to another file";
-    let at = path.display();
-    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
-        return Err(Error::persistence(format!("{at} is not a database; {next}"), None));
-    }
-    // An interrupted creation leaves a header without an id; whether it has tables is seen later.
-    if header[68..72] != ours && header[68..72] != [0; 4] {
-        return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
-    }
-    Ok(false)
+        _ => failure::file("locking", &at, error),
+    })
 }
 
 /// Makes sure that what the last process left in the log is on the disk and not only in the page cache.
 ///
 /// After a sync that failed, the kernel holds pages as clean that never reached the disk; a log that is continued behind
 /// such a hole would lose what is committed later. Written again, they are dirty again, and this sync is honest.
-pub(super) fn settle_log(path: &Path) -> Result<bool, Error> {
+pub(super) fn settle_log(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     for suffix in ["-wal", "-journal"] {
         let at = beside(path, suffix);
-        let settle = || -> std::io::Result<bool> {
-            let mut file = match OpenOptions::new().read(true).write(true).open(&at) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-                file => file?,
-            };
-            let mut piece = vec![0; 256 * 1024];
-            let mut offset = 0;
-            loop {
-                use std::os::unix::fs::FileExt;
-                let read = file.read(&mut piece)?;
-                if read == 0 {
-                    break;
-                }
-                file.write_all_at(&piece[..read], offset)?;
-                offset += read as u64;
-            }
-            file.sync_all()?;
-            Ok(offset > 0)
-        };
-        if settle().map_err(|error| failure::file("settling", &at, error))? {
+        let settled = disk.rewrite(&at).map_err(|error| failure::file("settling", &at, error))?;
+        if settled.is_some_and(|bytes| bytes > 0) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// A connection through the VFS of the disk.
+pub(super) fn connect(disk: &dyn Disk, path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+    match disk.vfs() {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+    }
+}
+
 /// Opens the writing connection.
 pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let connection = connect(&*options.disk, &options.path, flags)?;
     common(&connection, options)?;
     // Takes effect only while the file is empty, before anything else is written.
     connection.pragma_update(None, "auto_vacuum", 2)?;
@@ -161,7 +139,7 @@ pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
     let synchronous = if options.wal { "2" } else { "3" };
     set(&connection, "synchronous", synchronous, synchronous)?;
     set(&connection, "wal_autocheckpoint", "0", "0")?;
-    let limit = format!("{}", super::WAL_BYTES_MAX);
+    let limit = format!("{}", options.log_bytes);
     set(&connection, "journal_size_limit", &limit, &limit)?;
     set(&connection, "secure_delete", "0", "0")?;
     if let Some(limit) = options.heap_limit_bytes {
@@ -174,7 +152,7 @@ pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
 /// Opens the reading connection; the writing one is open.
 pub(super) fn reader(options: &Options) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let connection = connect(&*options.disk, &options.path, flags)?;
     common(&connection, options)?;
     set(&connection, "query_only", "1", "1")?;
     Ok(connection)
@@ -195,7 +173,7 @@ fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
 }
 
 /// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
-fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
+pub(super) fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
     connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
     let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
         Ok(match row.get_ref(0)? {

@@ -5,9 +5,10 @@
 use super::codec::{self, moment, scope};
 use super::failure::Failure;
 use super::scrub::{Damage, Finding};
+use super::space::file_bytes;
 use super::sql::ROW;
 use super::state::area_in_force;
-use super::{Sizes, Statistics, open};
+use super::{Options, Sizes, Statistics};
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
 use crate::id::LocalSeq;
 use crate::row::{Body, Head, Row, RowKey, Scope};
@@ -16,7 +17,6 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql, params};
 use std::borrow::ToOwned;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
@@ -148,14 +148,13 @@ pub(super) fn collections(connection: &Connection, now: Millis) -> Result<Vec<Co
 }
 
 /// Asks the file system alone, and a row of the database, so that a database that does not answer is noticed.
-pub(super) fn sizes(connection: &Connection, path: &Path) -> Result<Sizes, Failure> {
+pub(super) fn sizes(connection: &Connection, options: &Options) -> Result<Sizes, Failure> {
     area_in_force(connection)?;
-    // Asked by name: a descriptor of the database must not be opened and closed beside SQLite.
-    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let (disk, path) = (&*options.disk, &options.path);
     Ok(Sizes {
-        database_bytes: bytes(path),
-        log_bytes: bytes(&open::beside(path, "-wal")),
-        free_bytes: super::space::free_bytes(path).unwrap_or(0),
+        database_bytes: file_bytes(disk, path),
+        log_bytes: file_bytes(disk, &open::beside(path, "-wal")),
+        free_bytes: disk.free_bytes(path).unwrap_or(0),
     })
 }
 

@@ -12,7 +12,7 @@ use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::replica::{self, Batch, Feed, FeedPage, Found, Stream, Table, Waiting};
+use crate::replica::{self, Batch, Feed, FeedPage, Found, Knowledge, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
@@ -39,6 +39,7 @@ pub(super) enum Ask {
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
     Scrub(LocalSeq, u64, Answer<Scrubbed>),
+    Knowledge(Answer<Knowledge>),
 }
 
 /// Questions that may wait.
@@ -174,8 +175,12 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(statistics);
         }
         Ask::Sizes(reply) => {
-            let sizes = reading.snapshot(options, |connection| query::sizes(connection, &options.path));
+            let sizes = reading.snapshot(options, |connection| query::sizes(connection, options));
             let _ = reply.try_send(sizes);
+        }
+        Ask::Knowledge(reply) => {
+            let known = reading.snapshot(options, |connection| Ok(State::load(connection)?.knowledge));
+            let _ = reply.try_send(known);
         }
         Ask::Scrub(after, bytes, reply) => {
             let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));

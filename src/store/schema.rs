@@ -13,6 +13,10 @@ use std::string::String;
 
 /// "CBDC": in the file's header, so that `file` and this node know whose it is.
 pub(super) const APPLICATION_ID: i32 = 0x4342_4443;
+/// "CBDB": a backup. Whoever opens it as its database takes a new identity.
+pub(super) const BACKUP_ID: i32 = 0x4342_4442;
+/// "CBDR": a backup that has become the database and has not taken its new identity yet.
+pub(super) const RESTORED_ID: i32 = 0x4342_4452;
 /// The schema of this release.
 const VERSION: i64 = 1;
 /// The lowest schema that a release must know to open what this one writes, and that release.

@@ -17,7 +17,7 @@ const SLICE_ROWS_MAX: u64 = 1024;
 /// What a row costs to read beside its value.
 const ROW_COST_BYTES: u64 = 128;
 /// Findings that one slice reports; it ends there.
-const FINDINGS_MAX: usize = 32;
+pub(super) const FINDINGS_MAX: usize = 32;
 
 /// A damaged row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +33,10 @@ pub struct Finding {
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// Its checksum is not that of its content: a newer row of that key puts it right.
+    /// Its checksum is not that of its content, and it can be replaced: another row of that key puts it right.
     Row,
-    /// It is whole, but an index does not lead to it: only rebuilding the index puts it right.
+    /// What the indexes say of it and what stands there differ: SQLite would refuse to replace it, only rebuilding puts that
+    /// right.
     Index,
 }
 
@@ -55,10 +56,16 @@ impl Finding {
 pub struct Scrubbed {
     /// Go on behind this position; `None` at the end.
     pub next: Option<LocalSeq>,
+    /// The last position that was looked at; 0 where there was none.
+    pub last: LocalSeq,
     /// Rows looked at.
     pub rows: u64,
     /// Bytes looked at, about.
     pub bytes: u64,
+    /// Sum of what the rows add to the digest.
+    pub digest: u128,
+    /// Tombstones among them.
+    pub tombstones: u64,
     /// What was found.
     pub found: Vec<Finding>,
 }
@@ -74,14 +81,29 @@ pub(super) fn slice(connection: &Connection, after: LocalSeq, bytes: u64) -> Res
         seen.rows += 1;
         seen.bytes +=
             ROW_COST_BYTES + columns.get_ref(10)?.as_blob_or_null().ok().flatten().map_or(0, <[u8]>::len) as u64;
-        match whole(columns) {
-            Some((head, key)) if is_indexed(connection, statements, &head, &key)? => {}
-            Some((_, key)) => seen.found.push(Finding { seq, key: Some(key), damage: Damage::Index }),
-            None => {
-                let key = name_of(connection, statements, seq)?;
-                seen.found.push(Finding { seq, key, damage: Damage::Row });
+        let stored = stored(columns);
+        let damage = match &stored {
+            Some((head, key)) if is_whole(columns, head, key) => {
+                seen.digest = seen.digest.wrapping_add(head.digest_term());
+                seen.tombstones += u64::from(head.tombstone);
+                (!is_indexed(connection, statements, head, key)?).then_some(Damage::Index)
             }
+            // What the row says of itself is what SQLite takes out of the indexes when another one replaces it.
+            Some((head, key)) => {
+                let replaceable = is_indexed(connection, statements, head, key)?
+                    && !is_indexed_otherwise(connection, statements, head)?;
+                Some(if replaceable { Damage::Row } else { Damage::Index })
+            }
+            None => Some(Damage::Index),
+        };
+        if let Some(damage) = damage {
+            let key = match stored {
+                Some((_, key)) if damage == Damage::Row => Some(key),
+                _ => name_of(connection, statements, seq)?,
+            };
+            seen.found.push(Finding { seq, key, damage });
         }
+        seen.last = seq;
         if seen.rows == SLICE_ROWS_MAX || seen.bytes >= bytes || seen.found.len() == FINDINGS_MAX {
             seen.next = Some(seq);
             break;
@@ -90,13 +112,31 @@ pub(super) fn slice(connection: &Connection, after: LocalSeq, bytes: u64) -> Res
     Ok(seen)
 }
 
-/// The row's head and name, if all of it is as it was written. A column that cannot even be read is damage like any other.
-fn whole(columns: &Columns<'_>) -> Option<(Head, RowKey)> {
+/// The last position, the digest and the number of tombstones, by what the heads say.
+pub(super) fn sums(connection: &Connection) -> Result<(LocalSeq, u128, u64), Failure> {
+    let statements = &ROW[area_in_force(connection)?];
+    let mut statement = connection.prepare_cached(statements.heads_after)?;
+    let mut rows = statement.query([codec::position(0)])?;
+    let (mut tail, mut digest, mut tombstones) = (0, 0u128, 0);
+    while let Some(columns) = rows.next()? {
+        let head = codec::head(columns)?;
+        tail = head.local_seq;
+        digest = digest.wrapping_add(head.digest_term());
+        tombstones += u64::from(head.tombstone);
+    }
+    Ok((tail, digest, tombstones))
+}
+
+/// The row's head and name as they stand there; `None` where a column cannot even be read.
+fn stored(columns: &Columns<'_>) -> Option<(Head, RowKey)> {
     let head = codec::head(columns).ok()?;
     let scope = codec::scope_of(columns.get(7).ok()?)?;
-    let key = RowKey { scope, collection: columns.get(8).ok()?, key: columns.get(9).ok()? };
-    let row = codec::row(&head, key, columns.get_ref(10).ok()?).ok()?;
-    Some((head, row.key))
+    Some((head, RowKey { scope, collection: columns.get(8).ok()?, key: columns.get(9).ok()? }))
+}
+
+/// Whether all of it is as it was written.
+fn is_whole(columns: &Columns<'_>, head: &Head, key: &RowKey) -> bool {
+    columns.get_ref(10).is_ok_and(|value| codec::row(head, key.clone(), value).is_ok())
 }
 
 /// Whether each index that must have the row leads to it.
@@ -120,6 +160,17 @@ fn is_indexed(
         Some(at) => connection.prepare_cached(statements.is_expiring)?.exists([codec::bits(at), position]),
         None => Ok(true),
     }
+}
+
+/// Whether an index has the row that must not have it.
+fn is_indexed_otherwise(
+    connection: &Connection,
+    statements: &Statements,
+    head: &Head,
+) -> Result<bool, rusqlite::Error> {
+    let position = codec::position(head.local_seq);
+    let dead = connection.prepare_cached(statements.is_tombstone)?.exists([position])?;
+    Ok(dead != head.tombstone)
 }
 
 /// The name under which the key index has a row. Reads the whole index: only for a row that is damaged.

@@ -2,6 +2,8 @@
 //!
 //! Deletes, and what only moves marks, go on: they are how space comes back.
 
+use super::disk::{Disk, Entry};
+use super::{Options, open};
 use crate::error::{Error, PersistenceKind};
 use crate::replica::Request;
 use crate::row::Row;
@@ -9,6 +11,7 @@ use rusqlite::Connection;
 use std::format;
 use std::path::Path;
 use std::string::String;
+use std::sync::Arc;
 
 /// Bytes that may be written before the disk is looked at again.
 const STRIDE: u64 = 4 * 1024 * 1024;
@@ -20,12 +23,15 @@ const ROW_OVERHEAD: u64 = 96;
 pub(super) struct Space {
     max_database_bytes: Option<u64>,
     min_free_bytes: u64,
+    log_bytes: u64,
     allowance: u64,
+    disk: Arc<dyn Disk>,
 }
 
 impl Space {
-    pub(super) fn new(max_database_bytes: Option<u64>, min_free_bytes: u64) -> Space {
-        Space { max_database_bytes, min_free_bytes, allowance: 0 }
+    pub(super) fn new(options: &Options) -> Space {
+        let Options { max_database_bytes, min_free_bytes, log_bytes, .. } = *options;
+        Space { max_database_bytes, min_free_bytes, log_bytes, allowance: 0, disk: Arc::clone(&options.disk) }
     }
     /// Whether a request may grow the database by what it brings.
     pub(super) fn admit(&mut self, request: &Request, connection: &Connection, path: &Path) -> Result<(), Error> {
@@ -44,17 +50,18 @@ impl Space {
         Ok(())
     }
     fn room(&self, connection: &Connection, path: &Path) -> Result<u64, Error> {
-        let free = free_bytes(path).map_err(|error| super::failure::file("asking for free space", path, error))?;
+        let asked = self.disk.free_bytes(path);
+        let free = asked.map_err(|error| super::failure::file("asking for free space", path, error))?;
         let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         let pages = || Ok((pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?));
         let (all, unused, page) =
             pages().map_err(|error| super::failure::Failure::Sqlite(error).into_error("measuring", path))?;
-        let log = log_bytes(path);
+        let log = file_bytes(&*self.disk, &open::beside(path, "-wal"));
         // What is in the log will be copied into the database, which may grow by as much: were that room given away, the
         // copy would take the last byte of the disk, and deletes could not be written any more.
         let grow = free.saturating_sub(self.min_free_bytes).saturating_sub(log);
         // What was deleted leaves pages that need no room on the disk, as long as the log has the room that it may take.
-        let log_fits = free >= super::WAL_BYTES_MAX.saturating_sub(log);
+        let log_fits = free >= self.log_bytes.saturating_sub(log);
         let room = if log_fits { grow + (unused * page).cast_unsigned() } else { grow };
         let Some(max) = self.max_database_bytes else { return Ok(room) };
         Ok(room.min(max.saturating_sub(((all - unused) * page).cast_unsigned())))
@@ -72,17 +79,12 @@ impl Space {
     }
 }
 
-/// Bytes of the file system below that this user may still take.
-pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
-    let free = rustix::fs::statvfs(path)?;
-    Ok(free.f_bavail * free.f_frsize)
-}
-
-/// Bytes of the write-ahead log's file; none where there is no log.
-fn log_bytes(path: &Path) -> u64 {
-    let mut log = path.as_os_str().to_os_string();
-    log.push("-wal");
-    std::fs::metadata(log).map_or(0, |log| log.len())
+/// Bytes of a file; none where there is no such file.
+pub(super) fn file_bytes(disk: &dyn Disk, path: &Path) -> u64 {
+    match disk.entry(path) {
+        Ok(Some(Entry::File(bytes))) => bytes,
+        _ => 0,
+    }
 }
 
 /// Bytes that a request may add; 0 for what must go on when space is short.

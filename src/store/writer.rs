@@ -3,21 +3,25 @@
 //! Serves no reads. Knows nothing of rows: that is `commit` and below.
 
 use super::commit::{After, Job, Open, Session};
+use super::copy::{Desk, May};
 use super::counters::Tally;
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
+use super::keeper::Keeper;
 use super::reader::{Gate, report};
 use super::scrub::Finding;
 use super::space::Space;
 use super::state::State;
-use super::{Options, WAL_BYTES_MAX, open, schema};
+use super::{Options, open, schema};
 use crate::error::Error;
 use crate::time::Millis;
 use async_channel::Sender;
 use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
+use std::rc::Rc;
 use std::string::ToString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -29,10 +33,9 @@ const BATCH: Bounds = Bounds { jobs: 256, bytes: 512 * 1024 };
 /// After a commit that several shared, those who were answered are given this long to come again, so that commits do
 /// not alternate between many requests and few.
 const COME_AGAIN: Duration = Duration::from_micros(200);
-/// Without a request for this long, the thread tidies.
-const IDLE: Duration = Duration::from_millis(500);
-/// A log shorter than this is left alone when idle: its pages will change again, and each copy wears the card.
-const IDLE_LOG_BYTES: u64 = 1024 * 1024;
+/// A log shorter than this share of its bound is left alone when idle: its pages will change again, and each copy wears
+/// the card.
+const IDLE_LOG_SHARE: u64 = 4;
 /// Free pages given back to the file system in one step.
 const VACUUM_PAGES: u32 = 64;
 /// Fewer free pages are kept: they will be used again.
@@ -41,18 +44,25 @@ const PAGE_BYTES: u64 = 4096;
 /// How long a checkpoint waits for readers of another program.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
+/// Pages that are copied between two commits while a backup is made: a writer waits that long.
+const COPY_PAGES: i32 = 16;
+/// While the copy waits for the disk; it is woken.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// The thread's own.
 pub(super) struct Writer {
     options: Arc<Options>,
     inbox: Arc<Inbox<Job>>,
     gate: Arc<Gate>,
+    keeper: Arc<Keeper>,
     tally: Arc<Tally>,
     found: Sender<Finding>,
     /// The clock of the last request: the thread has none of its own.
     last_now: Millis,
     /// None after a disk failure, until it could be opened again.
-    connection: Option<Connection>,
+    connection: Option<Rc<Connection>>,
+    /// After an I/O error nothing more is done with the connection; what was not carried out waits here for the next one.
+    broken: Option<Vec<Job>>,
     state: State,
     space: Space,
     /// Pages in the log after the last commit.
@@ -68,53 +78,112 @@ impl Writer {
         options: Arc<Options>,
         inbox: Arc<Inbox<Job>>,
         gate: Arc<Gate>,
+        keeper: Arc<Keeper>,
         tally: Arc<Tally>,
         found: Sender<Finding>,
-        connection: Connection,
         state: State,
-    ) -> Result<Writer, Failure> {
-        let space = Space::new(options.max_database_bytes, options.min_free_bytes);
-        let log_pages = Arc::new(AtomicI32::new(0));
-        let mut writer = Writer {
+    ) -> Writer {
+        Writer {
+            space: Space::new(&options),
             options,
             inbox,
             gate,
+            keeper,
             tally,
             found,
             last_now: 0,
             connection: None,
+            broken: None,
             state,
-            space,
-            log_pages,
-            checkpoint_at: WAL_BYTES_MAX,
+            log_pages: Arc::new(AtomicI32::new(0)),
+            checkpoint_at: 0,
             untidy: true,
-        };
-        writer.adopt(connection)?;
-        Ok(writer)
+        }
     }
 
     /// Until the inbox is closed and empty. The last error of an orderly stop.
-    pub(super) fn run(mut self) -> Result<(), Error> {
-        let delay = Duration::from_millis(self.options.commit_delay_ms);
+    pub(super) fn run(mut self, connection: Connection) -> Result<(), Error> {
+        let path = self.options.path.clone();
+        self.adopt(connection).map_err(|failure| failure.into_error("opening", &path))?;
         let mut last = 1;
         loop {
-            let (gather, wanted) = match (delay.is_zero(), last) {
-                (false, _) => (delay, BATCH.jobs),
-                (true, 0 | 1) => (Duration::ZERO, 1),
-                (true, _) => (COME_AGAIN, last),
-            };
-            match self.inbox.take(self.untidy.then_some(IDLE), gather, wanted, BATCH) {
-                Taken::Jobs(jobs) => {
-                    last = jobs.len();
-                    self.commit(jobs);
-                    report(std::mem::take(&mut self.state.found), &self.found);
-                    self.untidy = true;
-                    if self.log_bytes() > self.checkpoint_at {
-                        self.checkpoint(CheckpointMode::RESTART);
-                    }
+            if let Some(destination) = self.keeper.desk.take_order() {
+                self.copy(destination, &mut last);
+            }
+            if let Some(undone) = self.broken.take() {
+                self.mend(undone);
+            }
+            match self.turn(self.untidy.then_some(self.options.idle), &mut last) {
+                Turn::Worked => {}
+                Turn::Idle => self.tidy(),
+                Turn::Closed => return self.finish(),
+            }
+        }
+    }
+
+    /// Waits for requests, at most `idle`, and commits what has gathered.
+    fn turn(&mut self, idle: Option<Duration>, last: &mut usize) -> Turn {
+        let delay = Duration::from_millis(self.options.commit_delay_ms);
+        let (gather, wanted) = match (delay.is_zero(), *last) {
+            (false, _) => (delay, BATCH.jobs),
+            (true, 0 | 1) => (Duration::ZERO, 1),
+            (true, _) => (COME_AGAIN, *last),
+        };
+        match self.inbox.take(idle, gather, wanted, BATCH) {
+            Taken::Jobs(jobs) => {
+                *last = jobs.len();
+                self.commit(jobs);
+                report(std::mem::take(&mut self.state.found), &self.found);
+                self.untidy = true;
+                if self.broken.is_none() && self.log_bytes() > self.checkpoint_at {
+                    self.checkpoint(CheckpointMode::RESTART);
                 }
-                Taken::Idle => self.tidy(),
-                Taken::Closed => return self.finish(),
+                Turn::Worked
+            }
+            Taken::Idle => Turn::Idle,
+            Taken::Closed => Turn::Closed,
+        }
+    }
+
+    /// Copies the database a few pages at a time, and serves meanwhile. What is committed goes into the copy too, since it
+    /// is made on the connection that writes.
+    fn copy(&mut self, mut destination: Connection, last: &mut usize) {
+        let keeper = Arc::clone(&self.keeper);
+        let copied = match self.connection.clone() {
+            None => Err(Failure::from(failure::closed())),
+            Some(connection) => self.copy_from(&connection, &mut destination, &keeper.desk, last),
+        };
+        keeper.desk.end(copied, destination);
+    }
+
+    fn copy_from(
+        &mut self,
+        source: &Connection,
+        destination: &mut Connection,
+        desk: &Desk,
+        last: &mut usize,
+    ) -> Result<(), Failure> {
+        let backup = Backup::new(source, destination)?;
+        loop {
+            // A commit goes before a step, and a step waits until the one before has reached the disk.
+            let idle = match desk.may_copy() {
+                May::Copy => Duration::ZERO,
+                May::Wait => WAIT,
+                May::GiveUp => return Err(failure::closed().into()),
+            };
+            if self.turn(Some(idle), last) == Turn::Closed {
+                return Err(failure::closed().into());
+            }
+            if self.broken.is_some() {
+                return Err(Error::persistence("the disk failed while the backup was made", None).into());
+            }
+            if desk.may_copy() == May::Copy {
+                let step = backup.step(COPY_PAGES)?;
+                let progress = backup.progress();
+                desk.copied(u64::try_from(progress.pagecount - progress.remaining).unwrap_or(0));
+                if step == StepResult::Done {
+                    return Ok(());
+                }
             }
         }
     }
@@ -122,26 +191,35 @@ impl Writer {
     fn commit(&mut self, jobs: Vec<Job>) {
         self.last_now = jobs.last().map_or(self.last_now, |job| job.now.millis);
         let requests = jobs.len() as u64;
-        let (mut after, mut undone) = match self.session() {
+        let (after, undone) = match self.session() {
             Ok(mut session) => session.run(jobs),
             Err(error) => return refuse(jobs, &error),
         };
-        // Each turn answers at least the job at the head.
-        if after == After::Good {
-            self.tally.count(|counters| {
+        match after {
+            // Each turn answers at least the job at the head.
+            After::Good => self.tally.count(|counters| {
                 counters.commits += 1;
                 counters.requests += requests;
-            });
+            }),
+            After::Broken => self.broken = Some(undone),
         }
-        while after == After::Broken {
+    }
+
+    /// After an I/O error: opens the database anew and carries out what was left undone.
+    fn mend(&mut self, mut undone: Vec<Job>) {
+        loop {
             self.reopen();
             if undone.is_empty() {
                 return;
             }
+            let after;
             (after, undone) = match self.session() {
                 Ok(mut session) => session.one_by_one(undone),
                 Err(error) => return refuse(undone, &error),
             };
+            if after == After::Good {
+                return;
+            }
         }
     }
 
@@ -168,16 +246,17 @@ impl Writer {
 
     fn try_reopen(&mut self) -> Result<(), Failure> {
         // No other connection may keep the old index of the log alive.
-        let gate = Arc::clone(&self.gate);
+        let (gate, keeper) = (Arc::clone(&self.gate), Arc::clone(&self.keeper));
         let mut reading = gate.hold();
         reading.close();
+        let _kept_out = keeper.keep_out();
         if let Some(connection) = self.connection.take() {
             // What follows reads the log as it is on disk; this connection writes nothing more.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             drop(connection);
         }
         let path = &self.options.path;
-        open::settle_log(path)?;
+        open::settle_log(&*self.options.disk, path)?;
         let connection = open::writer(&self.options)?;
         open::quick_check(&connection, path)?;
         if self.options.wal {
@@ -198,8 +277,8 @@ impl Writer {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        self.checkpoint_at = WAL_BYTES_MAX;
-        self.connection = Some(connection);
+        self.checkpoint_at = self.options.log_bytes;
+        self.connection = Some(Rc::new(connection));
         Ok(())
     }
 
@@ -209,14 +288,17 @@ impl Writer {
 
     /// Copies the log back into the database, so that it starts over.
     fn checkpoint(&mut self, mode: CheckpointMode) {
-        let Some(connection) = self.connection.as_ref().filter(|_| self.options.wal) else { return };
+        let Some(connection) = self.connection.clone().filter(|_| self.options.wal) else { return };
+        // A check holds a snapshot for seconds, and nobody waits for that here.
+        let checked = self.keeper.is_reading();
+        let mode = if checked { CheckpointMode::PASSIVE } else { mode };
         let waited = connection.busy_timeout(CHECKPOINT_BUSY);
         let done = waited.and_then(|()| connection.wal_checkpoint_v2(None::<&str>, mode));
         let done = done.and_then(|done| connection.busy_timeout(BUSY).map(|()| done)).map_err(Failure::from);
         match done {
             Ok((log, copied)) if log == copied => {
                 self.log_pages.store(0, Ordering::Relaxed);
-                self.checkpoint_at = WAL_BYTES_MAX;
+                self.checkpoint_at = self.options.log_bytes;
                 let now = self.last_now;
                 self.tally.count(|counters| {
                     counters.checkpoints += 1;
@@ -228,14 +310,15 @@ impl Writer {
                     "event=CheckpointFailed error=\"{}\"",
                     failure.into_error("copying the log", &self.options.path)
                 );
-                self.reopen();
+                self.broken.get_or_insert_default();
             }
             // Another program reads an old state, or there is no room: the log grows until that ends. Tried again a step
             // later.
+            Ok(_) if checked => self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4,
             not_done => {
                 let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
                 let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
-                self.checkpoint_at = self.log_bytes() + WAL_BYTES_MAX / 4;
+                self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4;
                 self.tally.count(|counters| counters.checkpoints_put_off += 1);
                 if let Some(connection) = &self.connection {
                     // Only the waiting time of foreign locks is at stake.
@@ -249,12 +332,12 @@ impl Writer {
     /// One step of what can wait: the log first, then free pages.
     fn tidy(&mut self) {
         self.untidy = false;
-        if self.log_bytes() >= IDLE_LOG_BYTES {
+        if self.log_bytes() >= self.options.log_bytes / IDLE_LOG_SHARE {
             self.checkpoint(CheckpointMode::PASSIVE);
         }
         match self.vacuum() {
             Ok(more) => self.untidy = more,
-            Err(failure) if failure.breaks_connection() => self.reopen(),
+            Err(failure) if failure.breaks_connection() => drop(self.broken.get_or_insert_default()),
             Err(failure) => {
                 log::warn!(
                     "event=VacuumFailed error=\"{}\"",
@@ -266,7 +349,7 @@ impl Writer {
 
     /// Gives some free pages back where a quarter of the file is free. Says whether there are more.
     fn vacuum(&mut self) -> Result<bool, Failure> {
-        let Some(connection) = &self.connection else { return Ok(false) };
+        let Some(connection) = self.connection.clone() else { return Ok(false) };
         let count = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
         let (free, pages) = (count("PRAGMA freelist_count")?, count("PRAGMA page_count")?);
         if free <= FREE_PAGES_KEPT || free < pages / 4 {
@@ -282,6 +365,8 @@ impl Writer {
     /// The orderly stop: marked, copied back, the log removed.
     fn finish(mut self) -> Result<(), Error> {
         self.gate.hold().end();
+        let keeper = Arc::clone(&self.keeper);
+        let _kept_out = keeper.keep_out();
         let path = self.options.path.clone();
         let Some(connection) = self.connection.take() else {
             let message = "the database could not be opened again after a disk error; what was answered is on disk";
@@ -297,8 +382,17 @@ impl Writer {
             Ok(())
         };
         close().map_err(|failure| failure.into_error("closing", &path))?;
+        let Ok(connection) = Rc::try_unwrap(connection) else { return Ok(()) };
         connection.close().map_err(|(_, error)| Failure::from(error).into_error("closing", &path))
     }
+}
+
+/// What one turn of the thread came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Worked,
+    Idle,
+    Closed,
 }
 
 /// The store cannot be opened now: all of them learn why, nothing was changed.

@@ -16,6 +16,7 @@ mod process;
 mod speaker;
 
 mod alone;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash;

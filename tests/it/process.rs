@@ -190,6 +190,10 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line that works on this node's files.
+    pub fn offline(&self, arguments: &[&str]) -> Output {
+        self.command(arguments[0]).args(&arguments[1..]).output().unwrap()
+    }
     /// A command line that goes on, its stdout held open; to be ended by the test.
     pub fn spawned(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments[0]);

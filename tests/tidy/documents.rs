@@ -89,7 +89,17 @@ fn the_two_commands_of_the_readme_are_the_ones_that_ci_runs() {
 fn aliases_that_are_written_down_exist() {
     let aliases = read(".cargo/config.toml");
     for path in [".ci/run", ".ci/full", "CONTRIBUTING.md", "README.md", "docs/ci.md"] {
-        for word in ["pure-defmt", "pure-log", "pure", "sim-replay", "sim-mutants", "sim"] {
+        for word in [
+            "pure-defmt",
+            "pure-log",
+            "pure",
+            "sim-replay",
+            "sim-mutants",
+            "sim",
+            "cuts-replay",
+            "cuts-mutants",
+            "cuts",
+        ] {
             let used = read(path).contains(&format!("cargo {word}"));
             assert!(!used || aliases.contains(&format!("\n{word} = ")), "{path}: `cargo {word}` is no alias");
         }

@@ -1,7 +1,7 @@
 //! What may be named where: clocks, sockets, files, threads and SQLite each have their rooms, and rooms use each other
 //! as `docs/architecture.md` says.
 
-use crate::repository::{exists, is_word, read, shipped};
+use crate::repository::{Source, code, exists, is_word, read, rust, shipped};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Words that may be named in some rooms only. A room is a file, or a folder that ends with `/`; with its reason.
@@ -136,6 +136,20 @@ fn every_clock_that_clippy_refuses_is_refused_here_too() {
     for clock in ["Instant::now", "SystemTime::now"] {
         assert!(clippy.contains(clock), "clippy.toml must disallow std::time::{clock}");
         assert!(WALLS.iter().any(|wall| wall.words.contains(&clock)));
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_one_module_of_the_tests_and_never_in_what_is_shipped() {
+    for shipped in ["src/lib.rs", "src/main.rs"] {
+        assert!(read(shipped).contains("#![forbid(unsafe_code)]"), "{shipped} must forbid unsafe code");
+    }
+    assert!(read("Cargo.toml").contains("unsafe_code = \"deny\""), "Cargo.toml must deny it in every other target");
+    let room = "tests/cuts/vfs.rs";
+    for Source { path, text } in rust().iter().filter(|source| source.path != room) {
+        let code = code(text);
+        let found = code.lines().find(|line| names(line, "unsafe") || line.contains("allow(unsafe_code"));
+        assert!(found.is_none(), "{path}: unsafe code has one room, {room}: {found:?}");
     }
 }
 

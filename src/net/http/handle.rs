@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::string::ToString;
+use std::time::Duration;
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -35,7 +36,16 @@ pub(super) struct Shared<S> {
 impl<S> Shared<S> {
     /// The service's answer, or `TIMEOUT_ERROR` once it took too long: then the outcome is unknown.
     pub(super) async fn timed<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let limit = self.options.request_timeout;
+        self.timed_for(self.options.request_timeout, what, work).await
+    }
+
+    /// The same with a limit of its own, for what takes long.
+    async fn timed_for<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let late = async {
             Timer::after(limit).await;
             Err(Error::Timeout { operation: what.to_string(), after_ms: limit.as_millis() as u64 })
@@ -124,6 +134,19 @@ async fn dispatch<S: Service>(
             recovered::decide(shared, query, choice).await
         }
         Route::Recovered { decision: Some(_) } => Ok(problem::method_not_allowed("POST")),
+        Route::Backups if head.method == Method::POST => {
+            route::no_query(query)?;
+            let limit = shared.options.job_timeout;
+            let made = shared.timed_for(limit, "make a backup", shared.service.backup()).await?;
+            Ok(json_response(StatusCode::CREATED, &made))
+        }
+        Route::IntegrityCheck if head.method == Method::POST => {
+            route::no_query(query)?;
+            let limit = shared.options.job_timeout;
+            let report = shared.timed_for(limit, "check the database", shared.service.check_integrity()).await?;
+            Ok(json_response(StatusCode::OK, &report))
+        }
+        Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
         Route::Peer { .. } => Ok(problem::method_not_allowed("DELETE")),
         Route::ReplacePeer { .. } => Ok(problem::method_not_allowed("POST")),
         _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),

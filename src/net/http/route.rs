@@ -32,6 +32,10 @@ pub(super) enum Route {
     ReplacePeer { node_id: String },
     /// `/v1/recovered`, `/v1/recovered/apply`, `/v1/recovered/drop`
     Recovered { decision: Option<RecoveredChoice> },
+    /// `/v1/backups`
+    Backups,
+    /// `/v1/integrity-check`
+    IntegrityCheck,
     /// `/health`
     Health,
     /// `/livez`
@@ -68,6 +72,8 @@ impl Route {
             ["v1", "recovered"] => Route::Recovered { decision: None },
             ["v1", "recovered", "apply"] => Route::Recovered { decision: Some(RecoveredChoice::Apply) },
             ["v1", "recovered", "drop"] => Route::Recovered { decision: Some(RecoveredChoice::Drop) },
+            ["v1", "backups"] => Route::Backups,
+            ["v1", "integrity-check"] => Route::IntegrityCheck,
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,

@@ -5,7 +5,9 @@ use crate::document::{
     RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
-use crate::report::{HealthReport, Metrics, PeersReport, Readiness, Replacement, Status};
+use crate::report::{
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+};
 use std::string::String;
 use std::vec::Vec;
 
@@ -43,6 +45,10 @@ pub(crate) trait Service: 'static {
         choice: RecoveredChoice,
         selection: RecoveredSelection,
     ) -> Result<RecoveredOutcome, Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// What is counted; with the names of peers where `names` says so.

@@ -242,6 +242,11 @@ fn collections_status_and_peers_are_said() {
 fn peers_are_untracked_and_replaced_by_name() {
     serving(|bench| async move {
         assert_eq!(bench.ask("DELETE", "/v1/peers/gateway%2007", &[], b"").await.status, 204);
+        let made = bench.ask("POST", "/v1/backups", &[], b"").await;
+        assert_eq!((made.status, made.json()["bytes"].as_u64()), (201, Some(4096)));
+        let checked = bench.ask("POST", "/v1/integrity-check", &[], b"").await;
+        assert_eq!((checked.status, &checked.json()["ok"]), (200, &true.into()));
+        assert_eq!(bench.get("/v1/integrity-check").await.headers["allow"], "POST");
         let replaced = bench.ask("POST", "/v1/peers/gateway%2007/replace", &[], b"").await;
         let expected = json!({ "nodeId": "gateway 07", "device": "ab12", "address": "10.0.0.7:5000" });
         assert_eq!((replaced.status, replaced.json()), (200, expected));

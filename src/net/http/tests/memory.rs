@@ -9,7 +9,8 @@ use crate::document::{
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    HealthEntry, HealthReport, HealthStatus, HeardAddress, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthEntry, HealthReport, HealthStatus, HeardAddress, IntegrityReport, Metrics, PeersReport,
+    Readiness, Replacement, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
@@ -193,6 +194,20 @@ impl Service for Memory {
         let settled = u64::from(all || selection.keys.contains(&"x".to_string()));
         let written = if choice == RecoveredChoice::Apply { settled } else { 0 };
         Ok(RecoveredOutcome { written, settled, damaged: 0, waiting: 2 - settled })
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        Ok(BackupReport {
+            path: "/b/backup-20260115-000001.db".to_string(),
+            bytes: 4096,
+            duration_ms: 7,
+            unchanged: false,
+        })
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        if let Some(error) = self.op_error.get() {
+            return Err(error());
+        }
+        Ok(IntegrityReport { ok: true, rows: 3, complete: true, duration_ms: 7 })
     }
     async fn health(&self) -> HealthReport {
         let mut entry = HealthEntry::of(self.health.get());

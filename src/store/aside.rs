@@ -1,0 +1,40 @@
+//! Sets files of the database aside under a name of their own. Nothing is ever deleted here.
+
+use super::disk::Disk;
+use super::failure;
+use super::open::{beside, folder_of, sync_folder};
+use crate::error::Error;
+use std::format;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What stands beside a database and belongs to its content.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// The first name `DATABASE.old-N` that nothing uses, with no log beside it either.
+pub(super) fn free_name(disk: &dyn Disk, database: &Path) -> PathBuf {
+    let is_free = |at: &Path| matches!(disk.entry(at), Ok(None));
+    let mut names = (1u32..).map(|n| beside(database, &format!(".old-{n}")));
+    let free = names.find(|at| is_free(at) && LOGS.iter().all(|log| is_free(&beside(at, log))));
+    free.unwrap_or_else(|| beside(database, ".old"))
+}
+
+/// Moves the logs of `database` to those of `to`, durably. Says whether there was one.
+pub(super) fn logs(disk: &dyn Disk, database: &Path, to: &Path) -> Result<bool, Error> {
+    let mut moved = false;
+    for log in LOGS {
+        let from = beside(database, log);
+        match disk
+            .entry(&from)
+            .and_then(|there| there.map_or(Ok(false), |_| disk.rename(&from, &beside(to, log)).map(|()| true)))
+        {
+            Ok(did) => moved |= did,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failure::file("setting aside", &from, error)),
+        }
+    }
+    if moved {
+        sync_folder(disk, folder_of(database))?;
+    }
+    Ok(moved)
+}

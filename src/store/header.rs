@@ -1,0 +1,87 @@
+//! The first hundred bytes of a file: whose it is, before SQLite sees it.
+//!
+//! Reads and, for one mark, writes four bytes; knows nothing of what follows them.
+
+use super::disk::Disk;
+use super::failure;
+use super::open::is_folder;
+use super::schema::{APPLICATION_ID, BACKUP_ID, RESTORED_ID};
+use crate::error::Error;
+use std::io;
+use std::path::Path;
+
+const HEADER_BYTES: usize = 100;
+/// Where the application id stands (SQLite's file format, section 1.3).
+const ID_AT: usize = 68;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Not a byte in it.
+    Empty,
+    /// A database of this node, or one whose creation was interrupted.
+    Database,
+    /// A backup: whoever opens it takes a new identity.
+    Backup,
+    /// A database of another program.
+    Foreign,
+    /// No database.
+    Other,
+}
+
+/// What the file is; `None` where there is none.
+pub(super) fn kind(disk: &dyn Disk, path: &Path) -> Result<Option<Kind>, Error> {
+    if is_folder(disk, path) {
+        let error = io::Error::from(io::ErrorKind::IsADirectory);
+        return Err(failure::file("opening the database", path, error));
+    }
+    match disk.read_start(path, HEADER_BYTES) {
+        Ok(header) => Ok(Some(of(&header))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failure::file("opening the database", path, error)),
+    }
+}
+
+fn of(header: &[u8]) -> Kind {
+    if header.is_empty() {
+        return Kind::Empty;
+    }
+    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
+        return Kind::Other;
+    }
+    let id: [u8; 4] = core::array::from_fn(|at| header[ID_AT + at]);
+    match i32::from_be_bytes(id) {
+        BACKUP_ID => Kind::Backup,
+        // An interrupted creation leaves a header without an id; whether it has tables is seen later.
+        APPLICATION_ID | RESTORED_ID | 0 => Kind::Database,
+        _ => Kind::Foreign,
+    }
+}
+
+/// Writes an application id over the one that is there: four bytes of one sector.
+pub(super) fn mark(disk: &dyn Disk, path: &Path, id: i32) -> Result<(), Error> {
+    let marked = disk.write_at(path, ID_AT as u64, &id.to_be_bytes());
+    marked.map_err(|error| failure::file("marking", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_first_bytes() {
+        let with = |id: i32| {
+            let mut header = [0; HEADER_BYTES];
+            header[..16].copy_from_slice(b"SQLite format 3\0");
+            header[ID_AT..ID_AT + 4].copy_from_slice(&id.to_be_bytes());
+            of(&header)
+        };
+        assert_eq!(with(APPLICATION_ID), Kind::Database);
+        assert_eq!(with(RESTORED_ID), Kind::Database);
+        assert_eq!(with(BACKUP_ID), Kind::Backup);
+        assert_eq!(with(77), Kind::Foreign);
+        assert_eq!(of(b""), Kind::Empty);
+        assert_eq!(of(b"SQLite format 3\0"), Kind::Other, "cut off");
+        assert_eq!(of(&[7; HEADER_BYTES]), Kind::Other);
+    }
+}

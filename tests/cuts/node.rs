@@ -1,0 +1,199 @@
+//! One node's store on a bed, with what it has promised to callers and to its peer.
+//!
+//! Lock-step: each request is answered before the next step, so a seed is the same run again. A group of requests that
+//! share a commit is made by holding the writing thread until all of them wait.
+
+use crate::bed::{Bed, Own, Plan};
+use crate::media::{Cut, Media};
+use cbddc::id::{DeviceId, NodeId};
+use cbddc::replica::{Knowledge, Members, Reply, Request};
+use cbddc::row::{Rank, RowKey};
+use cbddc::store::{Options, Store};
+use cbddc::time::Reading;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a run keeps its databases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) wal: bool,
+    pub(crate) log_bytes: u64,
+    pub(crate) idle: Duration,
+    pub(crate) min_free_bytes: u64,
+}
+
+impl Kept {
+    pub(crate) fn new(wal: bool) -> Kept {
+        Kept { wal, log_bytes: 64 * 1024, idle: Duration::from_secs(3600), min_free_bytes: 0 }
+    }
+}
+
+/// What a caller was told.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done(Box<(Reply, Knowledge)>),
+    /// It may have happened.
+    Unknown(String),
+    /// It has not.
+    Not(String),
+}
+
+pub(crate) struct Node {
+    pub(crate) device: DeviceId,
+    pub(crate) name: NodeId,
+    pub(crate) bed: Arc<Bed>,
+    pub(crate) store: Option<Store>,
+    pub(crate) kept: Kept,
+    /// What was answered last: no later start may know less.
+    pub(crate) known: Option<Knowledge>,
+    pub(crate) members: Members,
+    /// For each key the highest version that a caller or the peer was promised.
+    pub(crate) promised: BTreeMap<RowKey, Rank>,
+    /// Requests that nobody was promised anything about: they may have happened.
+    pub(crate) open_requests: BTreeSet<u64>,
+    /// Requests whose callers were told that they did not happen.
+    pub(crate) denied: BTreeSet<u64>,
+    /// A bootstrap was asked for and not answered.
+    pub(crate) bootstrapping: bool,
+    /// Tombstones may have been dropped since the last look.
+    pub(crate) dropping: bool,
+    /// A planned error has struck: requests before others may be missing.
+    pub(crate) hurt: bool,
+    pub(crate) random: fastrand::Rng,
+}
+
+pub(crate) const DATABASE: &str = "data/cbddc.db";
+
+impl Node {
+    pub(crate) fn new(at: u8, kept: Kept, seed: u64) -> Node {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(2).wrapping_add(u64::from(at)));
+        let bed = Bed::new(Media::default(), Plan::default(), random.u64(..));
+        Node {
+            device: DeviceId([at + 1; 32]),
+            name: NodeId::new(["a", "b", "c"][usize::from(at)]).unwrap(),
+            bed,
+            store: None,
+            kept,
+            known: None,
+            members: Vec::new(),
+            promised: BTreeMap::new(),
+            open_requests: BTreeSet::new(),
+            denied: BTreeSet::new(),
+            bootstrapping: false,
+            dropping: false,
+            hurt: false,
+            random,
+        }
+    }
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            wal: self.kept.wal,
+            log_bytes: self.kept.log_bytes,
+            idle: self.kept.idle,
+            min_free_bytes: self.kept.min_free_bytes,
+            page_cache_bytes: 256 * 1024,
+            disk: Arc::new(Own(Arc::clone(&self.bed))),
+            ..Options::new(self.bed.path(DATABASE))
+        }
+    }
+    /// Starts; the error is the store's.
+    pub(crate) fn start(&mut self) -> Result<(), String> {
+        crate::vfs::register();
+        let (options, random) = (self.options(), &mut self.random);
+        let (store, opened) = Store::open(options, &mut || random.u64(..)).map_err(|error| error.to_string())?;
+        self.store = Some(store);
+        if let Some(known) = &self.known {
+            crate::ledger::no_less(known, &opened.knowledge, self.bootstrapping)?;
+        }
+        // The start was written durably before this: it counts as answered.
+        if self.known.as_ref().is_none_or(|known| known.replica == opened.knowledge.replica) {
+            self.known = Some(opened.knowledge);
+        }
+        self.members = opened.members;
+        Ok(())
+    }
+    pub(crate) fn is_dead(&self) -> bool {
+        self.bed.is_dead()
+    }
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("the node has started")
+    }
+
+    /// One request, answered.
+    pub(crate) fn ask(&mut self, now: Reading, request: Request) -> Answer {
+        let mut answers = self.ask_together(now, vec![request]);
+        answers.pop().expect("one answer for one request")
+    }
+    /// Requests that wait together: the first commits alone, the others share the next commit.
+    pub(crate) fn ask_together(&mut self, now: Reading, requests: Vec<Request>) -> Vec<Answer> {
+        let store = self.store().clone();
+        let together = requests.len() > 1;
+        if together {
+            self.bed.hold();
+        }
+        let mut waiting = Vec::new();
+        for request in requests {
+            waiting.push(store.submit(now, request));
+            if together && waiting.len() == 1 {
+                self.bed.wait_held();
+            }
+        }
+        self.bed.release();
+        let answers: Vec<_> = waiting.into_iter().map(smol::block_on).collect();
+        // What the writing thread does after it has answered is part of this step.
+        let _ = smol::block_on(store.submit(now, Request::Records));
+        self.hurt |= self.bed.lock().failed > 0;
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok((reply, knowledge)) => {
+                    if self.known.as_ref().is_none_or(|known| known.version <= knowledge.version) {
+                        self.known = Some(knowledge.clone());
+                    }
+                    Answer::Done(Box::new((reply, knowledge)))
+                }
+                Err(error) if error.to_string().contains("outcome is unknown") => Answer::Unknown(error.to_string()),
+                // What is said after the power has gone is heard by nobody.
+                Err(error) if self.bed.is_dead() => Answer::Unknown(error.to_string()),
+                Err(error) => Answer::Not(error.to_string()),
+            })
+            .collect()
+    }
+    pub(crate) fn promise(&mut self, key: &RowKey, rank: Rank) {
+        let promised = self.promised.entry(key.clone()).or_insert(rank);
+        *promised = rank.max(*promised);
+    }
+
+    /// An orderly stop.
+    pub(crate) fn stop(&mut self) -> Result<(), String> {
+        match self.store.take() {
+            Some(store) => smol::block_on(store.close()).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+    /// The power goes, if it has not gone yet; the machine stands on what is left, not started.
+    pub(crate) fn cut(&mut self, how: Cut) {
+        let left = self.bed.cut(how);
+        self.stand_on(left);
+    }
+    /// `kill -9`: the page cache stays.
+    pub(crate) fn kill(&mut self) {
+        let left = self.bed.kill();
+        self.stand_on(left);
+    }
+    fn stand_on(&mut self, left: Media) {
+        // Its threads find a dead disk and end.
+        let _ = self.stop();
+        self.bed.forget();
+        self.bed = Bed::new(left, Plan::default(), self.random.u64(..));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.bed.kill();
+        let _ = self.stop();
+        self.bed.forget();
+    }
+}
