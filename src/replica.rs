@@ -9,6 +9,7 @@
 
 mod apply;
 mod bootstrap;
+mod carry;
 mod feed;
 mod fork;
 mod knowledge;

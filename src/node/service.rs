@@ -58,6 +58,9 @@ impl http::Service for Service {
     ) -> Result<RecoveredOutcome, Error> {
         self.0.decide_recovered(choice, selection).await
     }
+    async fn acknowledge(&self) -> Result<(), Error> {
+        self.0.acknowledge().await
+    }
     async fn backup(&self) -> Result<BackupReport, Error> {
         self.0.backup().await
     }

@@ -17,7 +17,7 @@ use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{BackupLedger, Store};
+use crate::store::{BackupLedger, Incident, Store};
 use crate::time::Millis;
 use crate::wire::Message;
 use async_channel::{Receiver, Sender};
@@ -82,6 +82,8 @@ pub(crate) struct Shell {
     pub(super) fault: RefCell<Option<Error>>,
     pub(super) store_health: StoreHealth,
     pub(super) damage: Known,
+    /// What happened to the database, until a person has acknowledged it.
+    pub(super) incident: RefCell<Option<Incident>>,
     pub(super) backups: Backups,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
@@ -135,6 +137,7 @@ impl Shell {
             fault: RefCell::default(),
             store_health: StoreHealth::default(),
             damage: Known::default(),
+            incident: RefCell::default(),
             backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,

@@ -3,13 +3,13 @@
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{Config, default_node_id};
 use crate::error::Error;
-use crate::log::{info, warn};
+use crate::log::{critical, info, warn};
 use crate::net::Beacons;
 use crate::net::http::{self, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store};
+use crate::store::{Options, Recovery, Store};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -46,9 +46,21 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         heap_limit_bytes: Some(budget.sqlite_heap_kib as usize * 1024),
         max_database_bytes: persistence.max_database_mib.map(|mib| mib * 1024 * 1024),
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
+        recovery: persistence
+            .auto_recover
+            .then(|| Recovery { backups: persistence.backup_path.clone(), peers: !config.cluster.peers.is_empty() }),
         ..Options::new(persistence.database_path.clone())
     };
-    let (store, opened) = Store::open(options, &mut random)?;
+    let opening = Store::open(options, &mut random);
+    if let Err(error @ Error::DatabaseCorruption { .. }) = &opening {
+        critical!("the database cannot be used cause=\"{}\"", error.to_string());
+    }
+    let (store, opened) = opening?;
+    // Nothing of it is given to anybody, and nothing taken: it is left as it is for a person.
+    let alone = opened.read_only.is_some();
+    if let Some(why) = &opened.read_only {
+        critical!("the database is damaged and only read cause=\"{}\"", why);
+    }
     if opened.restored {
         warn!(
             "the database is a restored backup, it has a new identity replica={}",
@@ -74,9 +86,9 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         visitor: config.cluster.visitor,
         tcp_port: links.address().port(),
         keys: Vec::from([BeaconKey::derive(&cluster_key)]),
-        discovery: config.network.discovery,
+        discovery: config.network.discovery && !alone,
         beacon_interval: config.network.beacon_interval_ms,
-        fixed_peers: config.cluster.peers.len(),
+        fixed_peers: if alone { 0 } else { config.cluster.peers.len() },
         retry_delay: config.network.retry_delay_ms,
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
@@ -116,7 +128,11 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
             "the wall clock is not synchronised and not believed, time goes on from the last stamp until a peer knows better"
         );
     }
-    shell.spawn(shell.clone().accept_forever(links));
+    if !alone {
+        shell.spawn(shell.clone().accept_forever(links));
+    }
+    shell.store_health.read_only(opened.read_only);
+    *shell.incident.borrow_mut() = shell.store.incident().await;
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());

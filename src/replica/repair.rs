@@ -147,7 +147,10 @@ impl Knowledge {
     }
 
     /// Counts digest and tombstones anew: what a damaged row had added to them is not known any more.
-    pub(super) fn recount<T: Table>(&mut self, table: &mut T) -> Result<(), T::Error> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn recount<T: Table>(&mut self, table: &mut T) -> Result<(), T::Error> {
         let (mut digest, mut tombstones) = (0u128, 0);
         let mut add = |head: &Head| {
             digest = digest.wrapping_add(head.digest_term());

@@ -162,6 +162,7 @@ impl Session<'_> {
                     return Err(Ended::Undone(failure));
                 }
                 Err(failure) => {
+                    self.state.suspect |= failure.is_corruption();
                     self.state.reset(mark);
                     let undo = connection.prepare_cached("ROLLBACK TO one").and_then(|mut s| s.execute([]));
                     undo.map_err(undone)?;
@@ -217,7 +218,9 @@ impl Session<'_> {
         if let Err(Ended::Undone(failure)) = &ended
             && !failure.breaks_connection()
         {
+            let suspect = failure.is_corruption();
             *self.state = State::load(self.connection).map_err(Ended::Undone)?;
+            self.state.suspect = suspect;
         }
         ended
     }

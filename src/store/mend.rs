@@ -40,13 +40,32 @@ pub(super) fn examine(connection: &Connection) -> Result<Examined, Failure> {
     };
     let text = faults.join("; ");
     if faults.is_empty() {
-        return Ok(Examined::Sound);
+        return records(connection);
     }
     if !faults.iter().all(|fault| is_of_index(fault)) {
         return Ok(Examined::Broken(text));
     }
     match rebuild_indexes(connection) {
         Ok(()) => Ok(Examined::Mended(text)),
+        Err(failure) if failure.is_corruption() => Ok(Examined::Broken(said(failure))),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Records have no second copy: one that is damaged is as bad as a tree.
+fn records(connection: &Connection) -> Result<Examined, Failure> {
+    let looked = || -> Result<Vec<String>, Failure> {
+        let mut state = State::load(connection)?;
+        let mut damage = verify::Findings::default();
+        verify::records(connection, &mut state, &mut damage)?;
+        Ok(damage.structure)
+    };
+    match looked() {
+        // A row that waits for a person is no reason to set all aside.
+        Ok(faults) => match faults.into_iter().find(|fault| fault.contains("member")) {
+            Some(fault) => Ok(Examined::Broken(fault)),
+            None => Ok(Examined::Sound),
+        },
         Err(failure) if failure.is_corruption() => Ok(Examined::Broken(said(failure))),
         Err(failure) => Err(failure),
     }
@@ -79,7 +98,8 @@ pub(super) fn rebuild_indexes(connection: &Connection) -> Result<(), Failure> {
         }
         let rename = format!("UPDATE {table} SET scope = ?2, collection = ?3, key = ?4 WHERE seq = ?1");
         for (seq, key) in names {
-            connection.execute(&rename, params![codec::position(seq), codec::scope(key.scope), key.collection, key.key])?;
+            connection
+                .execute(&rename, params![codec::position(seq), codec::scope(key.scope), key.collection, key.key])?;
         }
         // Written while the index did not lead to the row before: of two rows of one name the later write stays.
         connection.execute_batch(&format!(
@@ -140,7 +160,9 @@ mod tests {
         ] {
             assert!(is_of_index(index), "{index}");
         }
-        for tree in ["Tree 3 page 17: btreeInitPage() returns error code 11", "Page 5: never used", "Freelist: size is 3"] {
+        for tree in
+            ["Tree 3 page 17: btreeInitPage() returns error code 11", "Page 5: never used", "Freelist: size is 3"]
+        {
             assert!(!is_of_index(tree), "{tree}");
         }
     }

@@ -8,7 +8,7 @@ use super::scrub::{Damage, Finding};
 use super::space::file_bytes;
 use super::sql::ROW;
 use super::state::area_in_force;
-use super::{Options, Sizes, Statistics};
+use super::{Options, Sizes, Statistics, open};
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
 use crate::id::LocalSeq;
 use crate::row::{Body, Head, Row, RowKey, Scope};

@@ -5,7 +5,7 @@
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
-use super::scrub::Finding;
+use super::scrub::{Damage, Finding};
 use super::state::State;
 use super::table::SqlTable;
 use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
@@ -18,6 +18,7 @@ use crate::time::Millis;
 use async_channel::Sender;
 use rusqlite::Connection;
 use std::string::String;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
@@ -48,22 +49,35 @@ const ONE: Bounds = Bounds { jobs: 1, bytes: usize::MAX };
 
 /// The reading connection, which the writer takes away while it opens the database anew.
 #[derive(Debug)]
-pub(super) struct Gate(Mutex<Reading>);
+pub(super) struct Gate {
+    reading: Mutex<Reading>,
+    /// Damage was met that one row does not explain: the writing thread is to look at all of it.
+    suspect: AtomicBool,
+}
 
 /// What is behind the gate.
 #[derive(Debug)]
 pub(super) struct Reading {
     connection: Option<Connection>,
     ended: bool,
+    suspect: bool,
 }
 
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
-        Gate(Mutex::new(Reading { connection: Some(connection), ended: false }))
+        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false });
+        Gate { reading, suspect: AtomicBool::new(false) }
+    }
+    /// Says once that damage was met.
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::SeqCst)
+    }
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
     }
     /// The lock is held for one answer, or while the writer opens the database anew.
     pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,6 +107,9 @@ impl Reading {
         if answer.as_ref().is_err_and(Failure::breaks_connection) {
             self.connection = None;
         }
+        // A damaged row is an answer, for whoever asked for it alone.
+        let of_one_row = matches!(&answer, Err(Failure::Error(_)));
+        self.suspect |= !of_one_row && answer.as_ref().is_err_and(Failure::is_corruption);
         answer.map_err(|failure| failure.into_error("reading", &options.path))
     }
     fn try_snapshot<T>(
@@ -119,10 +136,15 @@ impl Reading {
 }
 
 /// The thread: until the inbox is closed and empty.
-pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found: &Sender<Finding>) {
+pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found: &Sender<Finding>, nudge: impl Fn()) {
     loop {
         match inbox.take(None, Duration::ZERO, 1, ONE) {
-            Taken::Jobs(asks) => asks.into_iter().for_each(|ask| answer(ask, options, gate, found)),
+            Taken::Jobs(asks) => {
+                asks.into_iter().for_each(|ask| answer(ask, options, gate, found));
+                if gate.suspect.load(Ordering::SeqCst) {
+                    nudge();
+                }
+            }
             Taken::Idle => {}
             Taken::Closed => return,
         }
@@ -183,8 +205,15 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(known);
         }
         Ask::Scrub(after, bytes, reply) => {
-            let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));
+            let seen = reading.snapshot(options, |connection| scrub::slice(connection, after, bytes));
+            if let Ok(seen) = &seen {
+                met.extend(seen.found.iter().filter(|finding| finding.damage == Damage::Index).cloned());
+            }
+            let _ = reply.try_send(seen);
         }
+    }
+    if std::mem::take(&mut reading.suspect) || met.iter().any(|finding| finding.damage == Damage::Index) {
+        gate.suspect();
     }
     drop(reading);
     report(met, found);

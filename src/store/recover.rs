@@ -7,14 +7,14 @@
 use super::commit::Open;
 use super::disk::{Disk, Entry};
 use super::failure::{self, Failure};
-use super::open::{self, beside, folder_of, sync_folder};
+use super::open::{beside, folder_of, sync_folder};
 use super::salvage::{self, Remains};
 use super::state::State;
 use super::table::SqlTable;
-use super::{Options, aside, backup, restore, schema, verify};
+use super::{Options, aside, backup, restore};
 use crate::error::Error;
 use crate::id::{ReplicaId, VersionVector};
-use crate::replica::{Knowledge, Table};
+use crate::replica::Table;
 use crate::row::Row;
 use crate::time::{Reading, Stamp};
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,8 @@ impl Incident {
 struct UnderWay {
     found: String,
     set_aside: PathBuf,
+    #[serde(default)]
+    backup: Option<PathBuf>,
 }
 
 /// Whether and from what a damaged database may be recovered.
@@ -98,7 +100,8 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
         return Ok(());
     }
     let at = path.display();
-    let by_hand = "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
+    let by_hand =
+        "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
     let Some(recovery) = &options.recovery else {
         let message = format!("{at} is damaged: {found}; Persistence.AutoRecover is off: {by_hand}");
         return Err(Error::DatabaseCorruption { message, source: None });
@@ -107,12 +110,13 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     let remains = salvage::survey(disk, path).map_err(|error| failure::file("reading", path, error))?;
     let peers = recovery.peers || remains.members.values().any(|member| member.tracked);
     if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
-        let message =
-            format!("{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}");
+        let message = format!(
+            "{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}"
+        );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
     let set_aside = aside::free_name(disk, path);
-    let under_way = UnderWay { found: found.to_string(), set_aside };
+    let under_way = UnderWay { found: found.to_string(), set_aside, backup: None };
     note(disk, path, UNDER_WAY, &under_way)
 }
 
@@ -129,12 +133,18 @@ pub(super) fn make_way(options: &Options) -> Result<(), Error> {
         // Logs that are still there are those of the damaged one.
         aside::logs(disk, path, old)?;
         log::error!("event=DatabaseSetAside path={} as={}", path.display(), old.display());
-        if let Some(backup) = options.recovery.as_ref().and_then(|r| backup::newest_good(disk, &r.backups)) {
-            restore::copy_in_place(disk, &backup, path)?;
-            log::warn!("event=BackupRestored path={}", backup.display());
+        match options.recovery.as_ref().and_then(|recovery| backup::newest_good(disk, &recovery.backups)) {
+            Some(backup) => {
+                let under_way = UnderWay { backup: Some(backup.clone()), ..under_way };
+                note(disk, path, UNDER_WAY, &under_way)?;
+                restore::copy_in_place(disk, &backup, path)?;
+                log::warn!("event=BackupRestored path={}", backup.display());
+            }
+            None => disk.create(path).map_err(|error| failure::file("creating the database", path, error))?,
         }
     }
-    Ok(())
+    // A backup is marked as one: from here on it is the database, and takes a new identity.
+    restore::notice(disk, path).map(drop)
 }
 
 /// Carries over what is whole in the database that was set aside; the new one is open, and nobody uses it yet.
@@ -178,11 +188,10 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(false)?;
     let carried = carrying.carried;
-    let backup = options.recovery.as_ref().and_then(|recovery| backup::newest_good(disk, &recovery.backups));
     let incident = Incident {
         found: under_way.found.clone(),
         set_aside: old.clone(),
-        backup,
+        backup: under_way.backup.clone(),
         carried,
         damaged: remains.damaged,
         unreadable_pages: remains.unreadable,

@@ -49,7 +49,9 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path) -> io::Result<Remains> {
     let mut roots = BTreeMap::new();
     each_leaf(&pages, |at, page, _| {
         record::cells(&pages, at, page, |content| match content {
-            Content::Knowledge(knowledge, of) if remains.knowledge.as_ref().is_none_or(|k| k.version < knowledge.version) => {
+            Content::Knowledge(knowledge, of)
+                if remains.knowledge.as_ref().is_none_or(|k| k.version < knowledge.version) =>
+            {
                 area = Some(of);
                 remains.knowledge = Some(knowledge);
             }

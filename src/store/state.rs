@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) changed: bool,
     /// Damaged rows that were met since somebody looked.
     pub(super) found: Vec<Finding>,
+    /// A record or the structure was met damaged: all of it is to be looked at.
+    pub(super) suspect: bool,
 }
 
 impl State {
@@ -33,7 +35,7 @@ impl State {
             .optional()?;
         match found {
             Some((Some(area), knowledge)) => {
-                Ok(State { area, knowledge: knowledge?, changed: false, found: Vec::new() })
+                Ok(State { area, knowledge: knowledge?, changed: false, found: Vec::new(), suspect: false })
             }
             _ => Err(damaged("the node's own record").into()),
         }

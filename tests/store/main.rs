@@ -4,8 +4,10 @@
 mod backup;
 mod damage;
 mod feed;
+mod flips;
 mod model;
 mod place;
+mod recover;
 mod recovered;
 mod rules;
 mod serving;

@@ -134,6 +134,11 @@ async fn dispatch<S: Service>(
             recovered::decide(shared, query, choice).await
         }
         Route::Recovered { decision: Some(_) } => Ok(problem::method_not_allowed("POST")),
+        Route::Acknowledge if head.method == Method::POST => {
+            route::no_query(query)?;
+            shared.timed("acknowledge", shared.service.acknowledge()).await?;
+            Ok(empty_response(StatusCode::NO_CONTENT))
+        }
         Route::Backups if head.method == Method::POST => {
             route::no_query(query)?;
             let limit = shared.options.job_timeout;
@@ -146,7 +151,7 @@ async fn dispatch<S: Service>(
             let report = shared.timed_for(limit, "check the database", shared.service.check_integrity()).await?;
             Ok(json_response(StatusCode::OK, &report))
         }
-        Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
+        Route::Acknowledge | Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
         Route::Peer { .. } => Ok(problem::method_not_allowed("DELETE")),
         Route::ReplacePeer { .. } => Ok(problem::method_not_allowed("POST")),
         _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),

@@ -32,6 +32,8 @@ pub(super) enum Route {
     ReplacePeer { node_id: String },
     /// `/v1/recovered`, `/v1/recovered/apply`, `/v1/recovered/drop`
     Recovered { decision: Option<RecoveredChoice> },
+    /// `/v1/recovered/acknowledge`
+    Acknowledge,
     /// `/v1/backups`
     Backups,
     /// `/v1/integrity-check`
@@ -72,6 +74,7 @@ impl Route {
             ["v1", "recovered"] => Route::Recovered { decision: None },
             ["v1", "recovered", "apply"] => Route::Recovered { decision: Some(RecoveredChoice::Apply) },
             ["v1", "recovered", "drop"] => Route::Recovered { decision: Some(RecoveredChoice::Drop) },
+            ["v1", "recovered", "acknowledge"] => Route::Acknowledge,
             ["v1", "backups"] => Route::Backups,
             ["v1", "integrity-check"] => Route::IntegrityCheck,
             ["health"] => Route::Health,

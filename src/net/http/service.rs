@@ -45,6 +45,8 @@ pub(crate) trait Service: 'static {
         choice: RecoveredChoice,
         selection: RecoveredSelection,
     ) -> Result<RecoveredOutcome, Error>;
+    /// A person knows what happened to the database.
+    async fn acknowledge(&self) -> Result<(), Error>;
     /// Makes a backup.
     async fn backup(&self) -> Result<BackupReport, Error>;
     /// Looks at all of the database.

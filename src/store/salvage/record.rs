@@ -98,8 +98,8 @@ fn columns(payload: &[u8]) -> Option<Vec<Value<'_>>> {
             9 => (0, |_| Value::Integer(1)),
             7 => (8, |_| Value::Other),
             10 | 11 => return None,
-            even if even % 2 == 0 => (usize::try_from((even - 12) / 2).ok()?, Value::Blob),
-            odd => (usize::try_from((odd - 13) / 2).ok()?, Value::Text),
+            even if even % 2 == 0 => (usize::try_from((even - 12) / 2).ok()?, |bytes| Value::Blob(bytes)),
+            odd => (usize::try_from((odd - 13) / 2).ok()?, |bytes| Value::Text(bytes)),
         };
         let (piece, rest) = body.split_at_checked(length)?;
         values.push(value(piece));

@@ -195,6 +195,9 @@ impl Service for Memory {
         let written = if choice == RecoveredChoice::Apply { settled } else { 0 };
         Ok(RecoveredOutcome { written, settled, damaged: 0, waiting: 2 - settled })
     }
+    async fn acknowledge(&self) -> Result<(), Error> {
+        Ok(())
+    }
     async fn backup(&self) -> Result<BackupReport, Error> {
         Ok(BackupReport {
             path: "/b/backup-20260115-000001.db".to_string(),
