@@ -1,6 +1,11 @@
-//! Key files: the cluster key and this device's private key, one line of 64 hexadecimal digits, mode 0600.
+//! Key files: the cluster key and this device's private key, one line of 64 hexadecimal digits, mode 0600; and the
+//! token of the API.
 //!
 //! Knows nothing of what keys are used for. Never prints a key, not even in an error.
+
+mod token;
+
+pub(crate) use token::load_token;
 
 use crate::Error;
 use rustix::fs::{CWD, RenameFlags, renameat_with};

@@ -5,10 +5,10 @@
 use super::args::Options;
 use crate::Error;
 use crate::config::Config;
+use crate::key::load_token;
 use std::env;
 use std::ffi::OsString;
 use std::format;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
@@ -113,15 +113,7 @@ fn configured(config: &Config) -> Result<Address, Error> {
 }
 
 fn read_token(file: &Path) -> Result<String, Error> {
-    let shown = super::absolute(file);
-    let shown = shown.display();
-    let token = fs::read_to_string(file)
-        .map_err(|error| Error::configuration(format!("{shown}: the token cannot be read ({error})")))?;
-    let token = token.trim();
-    if token.is_empty() || token.chars().any(|c| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
-        return Err(Error::configuration(format!("{shown}: a token is one word of ASCII characters")));
-    }
-    Ok(token.to_string())
+    load_token("token file", &super::absolute(file)).map(|token| token.word)
 }
 
 #[cfg(test)]

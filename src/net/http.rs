@@ -12,6 +12,7 @@ mod budget;
 mod bulk;
 mod changes;
 mod connection;
+mod crowd;
 mod documents;
 mod guard;
 mod handle;
@@ -25,6 +26,7 @@ mod service;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use budget::Bodies;
 pub(crate) use listen::Listener;
 pub(crate) use serve::{Counters, serve};
 pub(crate) use service::Service;
@@ -43,7 +45,7 @@ pub(crate) enum Surface {
     HealthOnly,
 }
 
-/// How a listener behaves. Each listener has its own; bounds are per listener.
+/// How a listener behaves. Each listener has its own; bounds are per listener, but for the memory of bodies.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpOptions {
     /// Which routes.
@@ -52,19 +54,21 @@ pub(crate) struct HttpOptions {
     pub token: Option<String>,
     /// Names besides IP addresses and `localhost` that `Host` may hold, without port.
     pub host_names: Vec<String>,
-    /// Connections open at once.
+    /// Connections open at once; a few more are served for monitoring alone.
     pub connections_max: usize,
     /// Bytes of request line and headers.
     pub header_bytes_max: usize,
-    /// Bytes of bodies in memory at once, over all connections, requests and answers together.
-    pub body_bytes_max: usize,
+    /// Bytes of bodies in memory at once, over all connections, requests and answers together. Listeners of one node share
+    /// them.
+    pub bodies: Bodies,
     /// Readers of the change feed at once, those who wait and those whose stream is open.
     pub feeds_max: usize,
     /// An open stream says something at least so often.
     pub feed_keep_alive: Duration,
     /// For a request's headers to arrive, counted from the end of the answer before: idle time of a kept connection too.
     pub header_timeout: Duration,
-    /// A connection that has sent nothing whole for this long makes room for a new one at the bound.
+    /// A connection that has sent nothing whole for this long is idle. While others wait for a place or for memory, who
+    /// moves less than 32 KiB of a body or an answer in so long loses its connection.
     pub grace: Duration,
     /// For each 32 KiB of a body to arrive, or of an answer to be taken.
     pub transfer_timeout: Duration,
@@ -86,7 +90,7 @@ impl Default for HttpOptions {
             host_names: Vec::new(),
             connections_max: 64,
             header_bytes_max: 32 * 1024,
-            body_bytes_max: 8 * 1024 * 1024,
+            bodies: Bodies::new(8 * 1024 * 1024),
             feeds_max: 16,
             feed_keep_alive: Duration::from_secs(15),
             header_timeout: Duration::from_secs(15),

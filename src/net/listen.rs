@@ -8,12 +8,16 @@ use std::boxed::Box;
 use std::format;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::string::String;
 use std::time::Duration;
 
 /// Out of file descriptors, `accept` fails again at once: the next call waits this long, so that the loop does not
 /// spin, and links that end meanwhile give theirs back.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// Connections accepted before others of this thread have their turn.
+const ACCEPTED_IN_A_TURN: u8 = 16;
 
 /// The configuration key that changes a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     failed: bool,
+    in_turn: u8,
 }
 
 /// Listens on an address; port 0 is any free one.
@@ -69,8 +74,16 @@ pub async fn listen(address: IpAddr, port: u16, setting: PortSetting) -> Result<
     let address = SocketAddr::from((address, port));
     let failed = |source| binding_failed(address, setting, source);
     let socket = TcpListener::bind(address).await.map_err(failed)?;
+    lengthen_queue(&socket).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
-    Ok(Listener { socket, address, failed: false })
+    Ok(Listener { socket, address, failed: false, in_turn: 0 })
+}
+
+/// Lets more connections wait to be accepted than the standard library asks for: while strangers come by the hundred, a
+/// member whose first packet finds the queue full would try again only after a second.
+pub(super) fn lengthen_queue(socket: &impl AsFd) -> io::Result<()> {
+    const WAITING_MAX: i32 = 1024;
+    Ok(rustix::net::listen(socket, WAITING_MAX)?)
 }
 
 impl Listener {
@@ -87,8 +100,12 @@ impl Listener {
             Timer::after(PAUSE_AFTER_ERROR).await;
             self.failed = false;
         }
-        // A flood of connections must not keep other tasks of this thread from running.
-        smol::future::yield_now().await;
+        // A flood of connections must not keep other tasks of this thread from running; nor must one that is meant wait a
+        // turn of them all for each stranger before it.
+        self.in_turn = (self.in_turn + 1) % ACCEPTED_IN_A_TURN;
+        if self.in_turn == 0 {
+            smol::future::yield_now().await;
+        }
         let accepted = self.socket.accept().await;
         self.failed = accepted.is_err();
         accepted

@@ -29,7 +29,7 @@ const LATE_INTERVALS: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Backups {
     /// By the ledger, at `since` of the monotonic clock.
-    elapsed: Cell<Millis>,
+    ran: Cell<Millis>,
     since: Cell<Millis>,
     last: RefCell<Option<LastBackup>>,
     /// Why the last attempt failed.
@@ -44,7 +44,7 @@ pub(super) struct Backups {
 impl Backups {
     pub(super) fn new(ledger: BackupLedger, mono: Millis) -> Backups {
         Backups {
-            elapsed: Cell::new(ledger.elapsed_ms),
+            ran: Cell::new(ledger.elapsed_ms),
             since: Cell::new(mono),
             last: RefCell::new(ledger.last),
             failed: RefCell::default(),
@@ -56,11 +56,11 @@ impl Backups {
         }
     }
     /// How long the node has run since the last backup.
-    fn elapsed(&self, mono: Millis) -> Millis {
-        self.elapsed.get().saturating_add(mono.saturating_sub(self.since.get()))
+    fn ran(&self, mono: Millis) -> Millis {
+        self.ran.get().saturating_add(mono.saturating_sub(self.since.get()))
     }
     fn begin_anew(&self, mono: Millis) {
-        self.elapsed.set(0);
+        self.ran.set(0);
         self.since.set(mono);
     }
     fn count(counter: &Cell<u64>) {
@@ -139,7 +139,7 @@ impl Shell {
         let mut not_before = 0;
         loop {
             let mono = clock::monotonic_ms();
-            let due_in = interval.saturating_sub(self.backups.elapsed(mono)).max(u64::saturating_sub(not_before, mono));
+            let due_in = interval.saturating_sub(self.backups.ran(mono)).max(u64::saturating_sub(not_before, mono));
             if due_in == 0 {
                 if self.back_up().await.is_err() {
                     not_before = clock::monotonic_ms() + RETRY_MS.min(interval);
@@ -153,11 +153,11 @@ impl Shell {
 
     /// Writes down how long the node has run since its last backup.
     pub(super) async fn note_backup_clock(&self) {
-        let elapsed = self.backups.elapsed(clock::monotonic_ms());
-        if !self.config.persistence.auto_backup || elapsed >= self.config.persistence.backup_interval_ms {
+        let ran = self.backups.ran(clock::monotonic_ms());
+        if !self.config.persistence.auto_backup || ran >= self.config.persistence.backup_interval_ms {
             return;
         }
-        match self.store.note_backup_clock(elapsed).await {
+        match self.store.note_backup_clock(ran).await {
             Ok(()) | Err(Error::Request { .. }) => {}
             Err(cause) => warn!("event=BackupClockNotWritten cause=\"{}\"", cause.to_string()),
         }
@@ -167,7 +167,7 @@ impl Shell {
     pub(super) async fn backup_entry(&self) -> HealthEntry {
         let (persistence, backups) = (&self.config.persistence, &self.backups);
         let enabled = persistence.auto_backup;
-        let elapsed = backups.elapsed(clock::monotonic_ms());
+        let ran = backups.ran(clock::monotonic_ms());
         let last = backups.last.borrow();
         let data = json!({
             "enabled": enabled,
@@ -175,18 +175,18 @@ impl Shell {
             "last": last.as_ref().map(|last| last.name.clone()),
             "lastBytes": last.as_ref().map(|last| last.bytes),
             "lastAt": last.as_ref().map(|last| Timestamp(last.at)),
-            "elapsedMs": elapsed,
+            "elapsedMs": ran,
             "intervalMs": persistence.backup_interval_ms,
             "made": backups.made.get(),
             "unchanged": backups.unchanged.get(),
             "noSpace": backups.no_space.get(),
             "failures": backups.failures.get(),
         });
-        let minutes = elapsed / 60_000;
+        let minutes = ran / 60_000;
         if let Some(cause) = &*backups.failed.borrow() {
             return HealthEntry::new(HealthStatus::Degraded, format!("the last backup failed: {cause}"), data);
         }
-        if enabled && elapsed > persistence.backup_interval_ms.saturating_mul(LATE_INTERVALS) {
+        if enabled && ran > persistence.backup_interval_ms.saturating_mul(LATE_INTERVALS) {
             let text = format!("no backup for {minutes} minutes of running: look at the log");
             return HealthEntry::new(HealthStatus::Degraded, text, data);
         }
@@ -194,7 +194,7 @@ impl Shell {
             (false, _) => "automatic backup is switched off".to_string(),
             (true, Some(last)) => format!("{} is the last backup, {minutes} minutes of running ago", last.name),
             (true, None) => {
-                let due = persistence.backup_interval_ms.saturating_sub(elapsed).div_ceil(60_000);
+                let due = persistence.backup_interval_ms.saturating_sub(ran).div_ceil(60_000);
                 format!("no backup yet, the first is due in {due} minutes")
             }
         };
@@ -212,7 +212,7 @@ impl Shell {
         metrics.counters("cbddc_backups_total", "Backups, by what became of them.", "result", results);
         let seconds = |ms: Millis| ms as f64 / 1000.0;
         let help = "How long the node has run since its last backup.";
-        metrics.gauge("cbddc_backup_elapsed_seconds", help, seconds(backups.elapsed(clock::monotonic_ms())));
+        metrics.gauge("cbddc_backup_elapsed_seconds", help, seconds(backups.ran(clock::monotonic_ms())));
         let last = backups.last.borrow();
         let help = "When the last backup was made, by the node's clock; no sample before the first.";
         metrics.known_gauge("cbddc_backup_last_timestamp_seconds", help, last.as_ref().map(|last| seconds(last.at)));

@@ -188,6 +188,10 @@ impl Shell {
         metrics.counter("cbddc_http_connections_total", "Connections accepted.", connections);
         let help = "Connections refused at the bound on their number.";
         metrics.counter("cbddc_http_connections_refused_total", help, sum(|counters| &counters.refused));
+        let help = "Connections closed to make room: idle ones, and ones that said nothing.";
+        metrics.counter("cbddc_http_connections_evicted_total", help, sum(|counters| &counters.evicted));
+        let help = "Connections that moved too little while others waited for them.";
+        metrics.counter("cbddc_http_connections_slow_total", help, sum(|counters| &counters.slow));
     }
 
     fn clock_metrics(&self, metrics: &mut Metrics) {

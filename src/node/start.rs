@@ -5,7 +5,7 @@ use crate::config::{Config, default_node_id};
 use crate::error::Error;
 use crate::log::{critical, info, warn};
 use crate::net::Beacons;
-use crate::net::http::{self, HttpOptions, Surface};
+use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::secure::{ClusterKey, DeviceKey};
@@ -15,7 +15,6 @@ use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
 use smol::LocalExecutor;
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -35,6 +34,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         Some(node_id) => node_id,
         None => return Err(Error::configuration("CBDDC.Cluster.NodeId: the host's name gives none, set one")),
     };
+    let token = api_token(&config)?;
     let mut random = random_numbers()?;
 
     let persistence = &config.persistence;
@@ -113,8 +113,9 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     let backups = opened.backups;
     let shell =
         Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups });
+    let options = http_options(&shell, token);
     for (listener, surface) in http {
-        serve_http(&shell, listener, surface)?;
+        serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
     }
     info!(
         "node started node={} device={} links={} beacons={}",
@@ -166,20 +167,36 @@ async fn http_listeners(config: &Config) -> Result<Vec<(http::Listener, Surface)
     Ok(listeners)
 }
 
-fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> Result<(), Error> {
-    let token = shell.config.api.token_file.as_deref().map(|path| {
-        let read = fs::read_to_string(path);
-        let token = read.map(|text| String::from(text.trim())).map_err(|cause| {
-            Error::configuration(std::format!("CBDDC.Api.TokenFile: {} cannot be read: {cause}", path.display()))
-        })?;
-        match token.is_empty() {
-            true => Err(Error::configuration(std::format!("CBDDC.Api.TokenFile: {} is empty", path.display()))),
-            false => Ok(token),
-        }
-    });
+/// The token that the API asks for, where one is configured.
+fn api_token(config: &Config) -> Result<Option<String>, Error> {
+    let Some(path) = config.api.token_file.as_deref() else { return Ok(None) };
+    let token = key::load_token("CBDDC.Api.TokenFile", path)?;
+    if token.is_open_to_all {
+        warn!(
+            "every user of this machine can read the token of the API, 'chmod 600 {}' changes that path={}",
+            path.display(),
+            path.display()
+        );
+    }
+    Ok(Some(token.word))
+}
+
+/// What all listeners have in common: bodies have a sixteenth of the board's memory, out of its share for frames, and places
+/// are fewer where memory is little.
+fn http_options(shell: &Shell, token: Option<String>) -> HttpOptions {
+    let budget = &shell.config.board.budget;
     let host = gethostname::gethostname().to_string_lossy().into_owned();
-    let host_names = Vec::from([shell.node_id().to_string(), host]);
-    let options = HttpOptions { surface, token: token.transpose()?, host_names, ..HttpOptions::default() };
+    HttpOptions {
+        token,
+        host_names: Vec::from([shell.node_id().to_string(), host]),
+        bodies: Bodies::new((budget.ram_mib as usize * 1024 * 1024 / 16).min(8 * 1024 * 1024)),
+        connections_max: (budget.ram_mib as usize).clamp(16, 64),
+        ..HttpOptions::default()
+    }
+}
+
+fn serve_http(shell: &Rc<Shell>, listener: http::Listener, options: HttpOptions) {
+    let surface = options.surface;
     shell.http_counters.borrow_mut().push(options.counters.clone());
     if let Some(address) = listener.local_addr() {
         info!("http listening address={} surface={:?}", address, surface);
@@ -200,7 +217,6 @@ fn serve_http(shell: &Rc<Shell>, listener: http::Listener, surface: Surface) -> 
         drop::<async_channel::Sender<()>>(done);
     };
     shell.executor.spawn(task).detach();
-    Ok(())
 }
 
 impl Shell {

@@ -166,7 +166,7 @@ pub(super) fn structure(connection: &Connection) -> Result<Vec<String>, Failure>
     Ok(said.into_iter().filter(|line| line != "ok").collect())
 }
 
-/// The records of members, and the rows that wait for a person to decide on.
+/// The records of members, and the rows that still wait for a person to decide on.
 pub(super) fn records(connection: &Connection, state: &mut State, damage: &mut Findings) -> Result<(), Failure> {
     match SqlTable::new(connection, state).members() {
         Ok(_) => {}
@@ -174,7 +174,8 @@ pub(super) fn records(connection: &Connection, state: &mut State, damage: &mut F
         Err(_) => damage.structure.push("a member's record does not match its checksum".to_string()),
     }
     let mut statement = connection.prepare(
-        "SELECT id, stamp, origin, dot, flags, expires_at, hash, scope, collection, key, value FROM recovered",
+        "SELECT id, stamp, origin, dot, flags, expires_at, hash, scope, collection, key, value FROM recovered
+         WHERE NOT settled",
     )?;
     let mut rows = statement.query([])?;
     while let Some(columns) = rows.next()? {

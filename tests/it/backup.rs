@@ -159,7 +159,7 @@ fn collect_dots(file: &Path, dots: &mut BTreeMap<(i64, i64), Vec<u8>>) {
     let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
     for table in ["row_0", "row_1"] {
         let mut statement = database.prepare(&format!("SELECT origin, dot, hash FROM {table}")).unwrap();
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).unwrap();
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get::<_, Vec<u8>>(2)?))).unwrap();
         for (dot, hash) in rows.map(Result::unwrap) {
             let before = dots.entry(dot).or_insert_with(|| hash.clone());
             assert_eq!(*before, hash, "the number {dot:?} names two rows ({})", file.display());

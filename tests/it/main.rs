@@ -2,6 +2,7 @@
 //!
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
+//! - `group`: a control group that bounds a node's memory.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
 //! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
@@ -10,11 +11,13 @@
 #![allow(unreachable_pub, reason = "this crate has no outside")]
 
 mod client;
+mod group;
 mod lan;
 mod probe;
 mod process;
 mod speaker;
 
+mod abuse;
 mod alone;
 mod backup;
 mod bad_input;
@@ -22,6 +25,7 @@ mod cli;
 mod crash;
 mod disk;
 mod durability;
+mod edge;
 mod feed;
 mod members;
 mod metrics;

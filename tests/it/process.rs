@@ -71,6 +71,7 @@ pub struct Node {
     host: Option<Host>,
     pub name: String,
     environment: BTreeMap<String, String>,
+    group: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -106,7 +107,19 @@ impl Node {
     }
     /// Nothing but an empty folder.
     pub fn bare(name: &str, host: Option<Host>) -> Node {
-        Node { folder: Folder::new(), host, name: name.into(), environment: BTreeMap::new(), running: None }
+        Node {
+            folder: Folder::new(),
+            host,
+            name: name.into(),
+            environment: BTreeMap::new(),
+            group: None,
+            running: None,
+        }
+    }
+    /// From its next start on its memory is counted, and bounded, by this control group.
+    pub fn in_group(mut self, group: &Path) -> Node {
+        self.group = Some(group.join("cgroup.procs"));
+        self
     }
     pub fn set(mut self, key: &str, value: &str) -> Node {
         self.change(key, value);
@@ -208,8 +221,13 @@ impl Node {
         output.stdout
     }
     fn command(&self, first: &str) -> Command {
-        let mut command = Command::new(BINARY);
-        command.arg(first).current_dir(self.folder.path()).env_clear().envs(&self.environment);
+        let mut command = self.environed(BINARY);
+        command.arg(first);
+        command
+    }
+    fn environed(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path()).env_clear().envs(&self.environment);
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
@@ -219,7 +237,15 @@ impl Node {
     }
     fn spawn(&self, first: &str) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.path("node.log")).unwrap();
-        let mut command = self.command(first);
+        let mut command = match &self.group {
+            // Entered before the program is there, so that all of it counts; `exec` keeps the process.
+            Some(group) => {
+                let mut command = self.environed("sh");
+                command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(group).args([BINARY, first]);
+                command
+            }
+            None => self.command(first),
+        };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         match &self.host {
             Some(host) => host.inside(|| command.spawn()).unwrap(),

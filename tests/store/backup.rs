@@ -222,13 +222,11 @@ fn two_databases_made_of_one_backup_never_use_the_same_number() {
     let file = backup(&store, &path);
     let original = replica(&store);
     close(store);
-    let mut seed = 1;
     let mut replicas = vec![original];
-    for name in ["clone-a", "clone-b"] {
+    for (seed, name) in (1..).zip(["clone-a", "clone-b"]) {
         let clone = database(name);
         restore(&clone, &file).unwrap();
         let mut random = fastrand::Rng::with_seed(seed);
-        seed += 1;
         let options = Options { min_free_bytes: 0, ..Options::new(&clone) };
         let (store, opened) = Store::open(options, &mut || random.u64(..)).unwrap();
         replicas.push(opened.knowledge.replica);

@@ -1,12 +1,14 @@
 //! Request bodies: read in pieces, with a least speed, and never more than asked for.
 
 use super::HttpOptions;
+use super::connection::Activity;
 use crate::error::Error;
 use hyper::body::{Body, Bytes, Incoming};
 use smol::Timer;
 use std::format;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ pub(super) const TRANSFER_STEP_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct BodyReader {
     incoming: Incoming,
+    activity: Rc<Activity>,
     timeout: Duration,
     timer: Timer,
     since_timer: usize,
@@ -25,9 +28,9 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(super) fn new(incoming: Incoming, options: &HttpOptions) -> BodyReader {
+    pub(super) fn new(incoming: Incoming, activity: Rc<Activity>, options: &HttpOptions) -> BodyReader {
         let timeout = options.transfer_timeout;
-        BodyReader { incoming, timeout, timer: Timer::never(), since_timer: 0, touched: false, broken: false }
+        BodyReader { incoming, activity, timeout, timer: Timer::never(), since_timer: 0, touched: false, broken: false }
     }
 
     /// The length that the client announced.
@@ -49,7 +52,9 @@ impl BodyReader {
         }
         loop {
             let frame = poll_fn(|cx| {
-                if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+                let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+                self.activity.upload_waits(frame.is_pending());
+                if let Poll::Ready(frame) = frame {
                     return Poll::Ready(Ok(frame));
                 }
                 Pin::new(&mut self.timer).poll(cx).map(Err)
@@ -100,5 +105,12 @@ impl BodyReader {
             Timer::after(DRAIN_TIME_MAX).await;
         })
         .await;
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        // Whoever gave up waiting does not wait any more.
+        self.activity.upload_waits(false);
     }
 }

@@ -100,7 +100,7 @@ pub(super) async fn post<S: Service>(
     super::route::no_query(head.uri.query())?;
     media_type(head)?;
     not_encoded(&head.headers)?;
-    let _share = shared.share(2 * (GROUP_BYTES_TARGET + LINE_BYTES_MAX)).await?;
+    let _share = shared.bulk_share(2 * (GROUP_BYTES_TARGET + LINE_BYTES_MAX)).await?;
     let mut reader = Reader { body, lines: Lines::default(), piece: Bytes::new(), ended: false, broke: None };
     let mut outcome = Outcome::default();
     let result = copy(shared, &mut reader, collection, &mut outcome).await;

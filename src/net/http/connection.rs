@@ -1,4 +1,4 @@
-//! One connection from the outside: what it is doing, and a least speed for taking answers.
+//! One connection from the outside: what it is doing, how much it moves, and a least speed for taking answers.
 
 use super::body::TRANSFER_STEP_BYTES;
 use super::budget::Share;
@@ -31,12 +31,43 @@ pub(super) struct Activity {
     phase: Cell<Phase>,
     turns: Rc<Cell<u64>>,
     share: RefCell<Option<Share>>,
+    crowded: bool,
+    /// Bytes that have passed, in either direction.
+    moved: Cell<u64>,
+    upload_waits: Cell<bool>,
+    answer_waits: Cell<bool>,
 }
 
 impl Activity {
-    /// `turns` counts the changes to idle over all connections of a listener.
-    pub(super) fn new(turns: Rc<Cell<u64>>) -> Rc<Activity> {
-        Rc::new(Activity { phase: Cell::new(Phase::Fresh), turns, share: RefCell::default() })
+    /// `turns` counts the changes to idle over all connections of a listener. `crowded` ones came when all places were
+    /// taken.
+    pub(super) fn new(turns: Rc<Cell<u64>>, crowded: bool) -> Rc<Activity> {
+        Rc::new(Activity {
+            phase: Cell::new(Phase::Fresh),
+            turns,
+            share: RefCell::default(),
+            crowded,
+            moved: Cell::new(0),
+            upload_waits: Cell::new(false),
+            answer_waits: Cell::new(false),
+        })
+    }
+    /// Whether it has a place of those that are kept for monitoring.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.get()
+    }
+    fn moves(&self, bytes: usize) {
+        self.moved.set(self.moved.get().saturating_add(bytes as u64));
+    }
+    /// Whether it is the client that is waited for: for the next bytes of a body, or until it takes an answer.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.upload_waits.get() || self.answer_waits.get()
+    }
+    pub(super) fn upload_waits(&self, waits: bool) {
+        self.upload_waits.set(waits);
     }
     pub(super) fn phase(&self) -> Phase {
         self.phase.get()
@@ -48,6 +79,10 @@ impl Activity {
     pub(super) fn answered(&self, share: Option<Share>) {
         self.phase.set(Phase::Answered);
         *self.share.borrow_mut() = share;
+    }
+    /// Its request is refused or done, and what is left of its body is read out of politeness: anybody else comes first.
+    pub(super) fn gives_way(&self) {
+        self.idle();
     }
     /// The time in which a new connection is left alone is over.
     pub(super) fn grace_ended(&self) {
@@ -85,7 +120,11 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Ok(bytes)) = read {
+            self.activity.moves(bytes);
+        }
+        read
     }
 }
 
@@ -93,13 +132,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_write(cx, buf) {
-            this.since_timer += *result.as_ref().unwrap_or(&0);
+            let bytes = *result.as_ref().unwrap_or(&0);
+            this.activity.moves(bytes);
+            this.activity.answer_waits.set(false);
+            this.since_timer += bytes;
             if this.since_timer >= TRANSFER_STEP_BYTES {
                 this.stall = None;
                 this.since_timer = 0;
             }
             return Poll::Ready(result);
         }
+        this.activity.answer_waits.set(true);
         let timeout = this.timeout;
         let stall = this.stall.get_or_insert_with(|| Timer::after(timeout));
         Pin::new(stall)

@@ -95,7 +95,7 @@ pub(super) async fn list<S: Service>(
 ) -> Result<Response<Answer>, Error> {
     let listing = route::listing(query)?;
     // The page and its text at once, and a document beyond the bound.
-    let mut share = shared.share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
+    let mut share = shared.page_share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
     let page = match &listing {
         Listing::Range(query) => shared.timed("list", shared.service.list(collection, query)).await?,
         Listing::Keys(keys) if keys.is_empty() => Page::default(),
@@ -146,13 +146,13 @@ pub(super) fn json_text(text: &mut Vec<u8>, value: &impl serde::Serialize) -> Re
 async fn whole<S: Service>(
     shared: &Shared<S>,
     body: &mut BodyReader,
-) -> Result<(Vec<u8>, super::budget::Share), Error> {
+) -> Result<(Vec<u8>, Option<super::budget::Share>), Error> {
     let bound = DOCUMENT_BYTES_MAX + PADDING_BYTES_MAX;
     let announced = body.announced().unwrap_or(bound);
     if announced > bound {
         return Err(too_large(announced));
     }
-    let share = shared.share(announced).await?;
+    let share = shared.upload_share(announced).await?;
     let mut sent = Vec::with_capacity(announced.min(4096));
     while let Some(piece) = body.next().await? {
         if sent.len() + piece.len() > bound {

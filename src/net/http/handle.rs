@@ -2,8 +2,9 @@
 
 use super::answer::{Answer, empty_response, json_response};
 use super::body::BodyReader;
-use super::budget::{Budget, Share};
+use super::budget::{Bodies, Budget, Share};
 use super::changes::{self, Feeds};
+use super::connection::Activity;
 use super::route::{self, Route};
 use super::serve::count;
 use super::{HttpOptions, Service, bulk, documents, guard, problem, recovered};
@@ -11,7 +12,7 @@ use crate::error::{Error, RequestKind};
 use crate::report::{HealthStatus, Metrics};
 use async_channel::Receiver;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -22,12 +23,14 @@ use std::rc::Rc;
 use std::string::ToString;
 use std::time::Duration;
 
+/// Said to whoever finds no place.
+pub(super) const ALL_BUSY: &str = "all connections of this node are busy: try again";
+
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Shared<S> {
     pub service: Rc<S>,
     pub options: HttpOptions,
-    pub budget: Rc<Budget>,
     pub feeds: Rc<Feeds>,
     /// Closed when the requests under way are to end.
     pub stopped: Receiver<Infallible>,
@@ -53,32 +56,77 @@ impl<S> Shared<S> {
         smol::future::or(work, late).await
     }
 
-    /// A share of the bytes that bodies may take. Nothing was begun, so waiting too long is not a timeout.
+    /// A share of the bytes that answers may take. Nothing was begun, so waiting too long is not a timeout.
     pub(super) async fn share(&self, bytes: usize) -> Result<Share, Error> {
+        self.share_of(&self.options.bodies.answers, bytes).await
+    }
+
+    /// The same for the body of a request. A small one needs none and waits for nobody: the buffer of its connection holds
+    /// it as it is.
+    pub(super) async fn upload_share(&self, bytes: usize) -> Result<Option<Share>, Error> {
+        const SMALL_BYTES: usize = 8 * 1024;
+        match bytes <= SMALL_BYTES {
+            true => Ok(None),
+            false => self.share_of(&self.options.bodies.uploads, bytes).await.map(Some),
+        }
+    }
+
+    /// The same for a bulk request, which may go on for ever: such requests never have all of it.
+    pub(super) async fn bulk_share(&self, bytes: usize) -> Result<Share, Error> {
+        let Bodies { bulk, uploads, .. } = &self.options.bodies;
+        self.lane_share(bulk, uploads, bytes).await
+    }
+
+    /// The same for a page of many documents.
+    pub(super) async fn page_share(&self, bytes: usize) -> Result<Share, Error> {
+        let Bodies { pages, answers, .. } = &self.options.bodies;
+        self.lane_share(pages, answers, bytes).await
+    }
+
+    /// A share of a part, and of the whole that it is part of.
+    async fn lane_share(&self, part: &Rc<Budget>, whole: &Rc<Budget>, bytes: usize) -> Result<Share, Error> {
+        let of_part = self.share_of(part, bytes).await?;
+        Ok(self.share_of(whole, bytes.min(part.total())).await?.together_with(of_part))
+    }
+
+    async fn share_of(&self, budget: &Rc<Budget>, bytes: usize) -> Result<Share, Error> {
         let late = async {
             Timer::after(self.options.request_timeout).await;
-            Err(Error::Request {
-                kind: RequestKind::TooManyRequests,
-                message: "the bodies of other requests fill the memory set aside for them: try again".to_string(),
-            })
+            None
         };
-        smol::future::or(async { Ok(self.budget.take(bytes).await) }, late).await
+        smol::future::or(budget.take(bytes), late)
+            .await
+            .ok_or_else(|| too_many("the bodies of other requests fill the memory set aside for them: try again"))
     }
 }
 
+pub(super) fn too_many(message: &str) -> Error {
+    Error::Request { kind: RequestKind::TooManyRequests, message: message.to_string() }
+}
+
 /// Answers one request.
-pub(super) async fn handle<S: Service>(shared: &Rc<Shared<S>>, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn handle<S: Service>(
+    shared: &Rc<Shared<S>>,
+    request: Request<Incoming>,
+    activity: &Rc<Activity>,
+) -> Response<Answer> {
     let counters = &shared.options.counters;
     let site = guard::check_site(&request, &shared.options);
     let known = guard::is_known(&request, &shared.options);
     let (head, incoming) = request.into_parts();
-    let mut body = BodyReader::new(incoming, &shared.options);
+    let mut body = BodyReader::new(incoming, activity.clone(), &shared.options);
     let answer = match site {
-        Ok(()) => dispatch(shared, &head, &mut body, known).await,
+        Ok(()) => dispatch(shared, &head, &mut body, known, activity.is_crowded()).await,
         Err(error) => Err(error),
     };
-    let response = answer.unwrap_or_else(|error| problem::response(&error));
-    body.drain(head.headers.contains_key(EXPECT)).await;
+    let mut response = answer.unwrap_or_else(|error| problem::response(&error));
+    if activity.is_crowded() {
+        // Its place is for the next one that asks how the node is: a body that was refused is not waited for.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else {
+        activity.gives_way();
+        body.drain(head.headers.contains_key(EXPECT)).await;
+    }
     count(&counters.requests);
     if response.status().is_client_error() {
         count(&counters.client_errors);
@@ -93,6 +141,7 @@ async fn dispatch<S: Service>(
     head: &Parts,
     body: &mut BodyReader,
     known: bool,
+    crowded: bool,
 ) -> Result<Response<Answer>, Error> {
     let route = Route::parse(head.uri.path());
     let health = route.as_ref().is_ok_and(Route::is_health);
@@ -103,6 +152,9 @@ async fn dispatch<S: Service>(
     // Before the route's own errors: a stranger does not learn which routes there are.
     if !health && !known {
         return Err(guard::unauthorized());
+    }
+    if !health && crowded {
+        return Err(too_many(ALL_BUSY));
     }
     let query = head.uri.query();
     let reads = matches!(head.method, Method::GET | Method::HEAD);

@@ -9,18 +9,19 @@ use std::boxed::Box;
 use std::format;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A socket that accepts connections. A Unix socket's file is removed on drop.
+/// A socket that accepts connections. A Unix socket's file is removed on drop, unless another
+/// has taken its place.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A TCP port.
     Tcp(super::super::Listener),
-    /// A Unix socket and its path.
-    Unix(UnixListener, PathBuf),
+    /// A Unix socket, its path, and which file that is.
+    Unix(UnixListener, PathBuf, (u64, u64)),
 }
 
 impl Listener {
@@ -46,8 +47,13 @@ impl Listener {
             if !found.file_type().is_socket() {
                 return Err(failed("a file that is not a socket is there; name another path", None));
             }
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(failed("another program answers there; stop it or name another path", None));
+            // Refused means that nobody listens any more. Everything else, a queue that is full say, is somebody.
+            match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(failed("the socket of another user is there; name another path", Some(error)));
+                }
+                _ => return Err(failed("another program answers there; stop it or name another path", None)),
             }
             std::fs::remove_file(path).map_err(|cause| failed("the old socket cannot be removed", Some(cause)))?;
         }
@@ -55,7 +61,9 @@ impl Listener {
             .map_err(|cause| failed("the socket cannot be made; does its folder exist?", Some(cause)))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
             .map_err(|cause| failed("its mode cannot be set", Some(cause)))?;
-        Ok(Listener::Unix(listener, path.to_path_buf()))
+        listen::lengthen_queue(&listener).map_err(|cause| failed("its queue cannot be made", Some(cause)))?;
+        let made = std::fs::symlink_metadata(path).map_err(|cause| failed("the socket is gone", Some(cause)))?;
+        Ok(Listener::Unix(listener, path.to_path_buf(), (made.dev(), made.ino())))
     }
 
     /// The address in use, where it is TCP: says which port was chosen for port 0.
@@ -74,14 +82,20 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Listener::Unix(listener, ..) => {
+                // A flood of connections must not keep other tasks of this thread from running.
+                smol::future::yield_now().await;
+                Ok(Stream::Unix(listener.accept().await?.0))
+            }
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, path, made) = self
+            && std::fs::symlink_metadata(&*path).is_ok_and(|found| (found.dev(), found.ino()) == *made)
+        {
             // A file left behind is replaced at the next start.
             let _ = std::fs::remove_file(path);
         }

@@ -1,29 +1,26 @@
-//! The accept loop: who gets a connection, what happens at the bound, and how everything ends.
+//! The accept loop: a connection for whoever gets a place, a word for who gets none, and how everything ends.
 
-use super::budget::Budget;
 use super::changes::Feeds;
-use super::connection::{Activity, Phase, Watched};
-use super::handle::{Shared, handle};
+use super::connection::{Activity, Watched};
+use super::crowd::Crowd;
+use super::handle::{ALL_BUSY, Shared, handle, too_many};
 use super::listen::Stream;
 use super::problem::{self, PROBLEM_JSON};
 use super::{HttpOptions, Listener, Service};
-use crate::error::{Error, RequestKind};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::{LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::format;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::string::{String, ToString};
+use std::string::String;
 use std::time::Duration;
-use std::vec::Vec;
 
 /// What happened on a listener since the start.
 #[derive(Debug, Default)]
@@ -34,6 +31,8 @@ pub(crate) struct Counters {
     pub refused: Cell<u64>,
     /// Idle connections that were closed to make room.
     pub evicted: Cell<u64>,
+    /// Slow connections that were cut off while others waited.
+    pub slow: Cell<u64>,
     /// Connections that ended in an error: not HTTP, too slow, cut.
     pub broken: Cell<u64>,
     /// Times that accepting failed.
@@ -66,27 +65,25 @@ pub(crate) async fn serve<S: Service>(
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopped) = async_channel::bounded::<Infallible>(1);
+    let crowd = Crowd::new(options.connections_max, options.bodies.clone(), options.counters.clone());
+    let (crowd, grace) = (Rc::new(crowd), options.grace);
     let door = Rc::new(Door {
         executor: LocalExecutor::new(),
         stopped: stopped.clone(),
-        open: RefCell::default(),
+        crowd: crowd.clone(),
         refusals: Cell::new(0),
         next_id: Cell::new(0),
         turns: Rc::default(),
-        shared: Rc::new(Shared {
-            service,
-            budget: Budget::new(options.body_bytes_max),
-            feeds: Feeds::new(options.feeds_max),
-            stopped,
-            options,
-        }),
+        shared: Rc::new(Shared { service, feeds: Feeds::new(options.feeds_max), stopped, options }),
     });
     // A task of its own: polled with every turn of the executor, it would ask the socket each time.
     let accepting = door.executor.spawn(accept_forever(Rc::downgrade(&door), door.shared.clone(), listener));
+    let sweeping = door.executor.spawn(async move { crowd.sweep_forever(grace).await });
     let life = async {
         shutdown.await;
         // Closes the listener too.
         accepting.cancel().await;
+        sweeping.cancel().await;
         drop(stop);
         let bound = Timer::after(door.shared.options.shutdown_timeout);
         smol::future::or(door.all_closed(), async {
@@ -97,14 +94,10 @@ pub(crate) async fn serve<S: Service>(
     door.executor.run(life).await;
 }
 
-/// What a connection is doing, and the task that serves it.
-type Connection = (Rc<Activity>, Task<()>);
-
 struct Door<S> {
     executor: LocalExecutor<'static>,
     stopped: async_channel::Receiver<Infallible>,
-    /// Dropping a task ends its connection.
-    open: RefCell<HashMap<u64, Connection>>,
+    crowd: Rc<Crowd>,
     refusals: Cell<usize>,
     next_id: Cell<u64>,
     turns: Rc<Cell<u64>>,
@@ -131,38 +124,24 @@ async fn accept_forever<S: Service>(door: Weak<Door<S>>, shared: Rc<Shared<S>>, 
 
 impl<S: Service> Door<S> {
     fn admit(self: &Rc<Self>, stream: Stream) {
-        let full = self.open.borrow().len() >= self.shared.options.connections_max;
-        if full && !self.evict_one() {
+        let Some(crowded) = self.crowd.place() else {
             self.refuse(stream);
             return;
-        }
+        };
         let id = self.next_id.get();
         self.next_id.set(id + 1);
-        let activity = Activity::new(self.turns.clone());
+        let activity = Activity::new(self.turns.clone(), crowded);
         let (door, shared, stopped) = (Rc::downgrade(self), self.shared.clone(), self.stopped.clone());
         let connection = connection(stream, activity.clone(), shared, stopped);
         let task = self.executor.spawn(async move {
             connection.await;
             if let Some(door) = door.upgrade()
-                && let Some((_, task)) = door.open.borrow_mut().remove(&id)
+                && let Some(task) = door.crowd.leave(id)
             {
                 task.detach();
             }
         });
-        self.open.borrow_mut().insert(id, (activity, task));
-    }
-
-    /// Closes the connection that has been idle longest. A client that keeps a connection must expect that.
-    fn evict_one(&self) -> bool {
-        let mut open = self.open.borrow_mut();
-        let idle = open.iter().filter_map(|(id, (activity, _))| match activity.phase() {
-            Phase::Idle(since) => Some((since, *id)),
-            Phase::Fresh | Phase::Working | Phase::Answered => None,
-        });
-        let Some((_, longest)) = idle.min() else { return false };
-        open.remove(&longest);
-        count(&self.shared.options.counters.evicted);
-        true
+        self.crowd.enter(id, activity, task);
     }
 
     /// Says 429 and closes, without reading a request.
@@ -196,8 +175,7 @@ impl<S: Service> Door<S> {
     }
 
     async fn all_closed(&self) {
-        let tasks: Vec<Task<()>> = self.open.borrow_mut().drain().map(|(_, (_, task))| task).collect();
-        for task in tasks {
+        for task in self.crowd.all_leave() {
             task.await;
         }
     }
@@ -216,7 +194,7 @@ async fn connection<S: Service>(
         let (shared, activity) = (shared.clone(), activity.clone());
         async move {
             activity.begin();
-            let mut response = handle(&shared, request).await;
+            let mut response = handle(&shared, request, &activity).await;
             response.body_mut().goes_out(&activity);
             Ok::<_, Infallible>(response)
         }
@@ -253,7 +231,7 @@ async fn connection<S: Service>(
 }
 
 /// hyper's buffer for each direction of a connection; a larger answer is written from where it is.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -263,11 +241,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn refusal() -> String {
-    let error = Error::Request {
-        kind: RequestKind::TooManyRequests,
-        message: "all connections of this node are busy: try again".to_string(),
-    };
-    let body = serde_json::to_string(&problem::Problem::of(&error)).unwrap_or_default();
+    let body = serde_json::to_string(&problem::Problem::of(&too_many(ALL_BUSY))).unwrap_or_default();
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: {PROBLEM_JSON}\r\nretry-after: 1\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n{body}",

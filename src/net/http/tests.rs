@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 mod bulk;
 mod changes;
+mod crowded;
 mod documents;
 mod guarded;
 mod hostile;

@@ -1,6 +1,6 @@
 //! Clients that are slow, greedy, many, or not HTTP at all.
 
-use super::super::{HttpOptions, Listener, serve};
+use super::super::{Bodies, HttpOptions, Listener, serve};
 use super::bench::{Bench, with_server};
 use super::memory::Memory;
 use crate::limits::DOCUMENT_BYTES_MAX;
@@ -178,8 +178,7 @@ fn an_idle_connection_makes_room_and_a_busy_one_does_not() {
             client.send(&put).await;
             assert_eq!(client.reply(false).await.unwrap().status, 100, "busy");
         }
-        let refused = bench.client().await.reply(false).await.unwrap();
-        refused.is(429, "REQUEST_ERROR", "TooManyRequests");
+        bench.put(A, "1").await.is(429, "REQUEST_ERROR", "TooManyRequests");
         for client in [&mut second, &mut third] {
             client.send("1").await;
             assert!(client.reply(false).await.unwrap().status < 300);
@@ -210,16 +209,19 @@ fn connections_that_say_nothing_do_not_keep_others_out() {
 
 #[test]
 fn bodies_wait_for_their_share_of_memory() {
-    let options = HttpOptions { body_bytes_max: 1000, request_timeout: ms(30), ..HttpOptions::default() };
+    let options = HttpOptions { bodies: Bodies::new(40_000), request_timeout: ms(30), ..HttpOptions::default() };
     with_server(options, |bench| async move {
         let mut holds = bench.client().await;
-        holds.send(format!("PUT {A} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n[")).await;
+        holds.send(format!("PUT {A} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000\r\n\r\n[")).await;
         // Until the first request holds its share, this one may be quicker.
-        while bench.put(A, "1").await.status != 429 {}
+        let large = format!("[{}]", " ".repeat(10_000));
+        while bench.put(A, &large).await.status != 429 {}
         is_alive(&bench).await;
-        holds.send(format!("{}]", " ".repeat(998))).await;
+        assert!(bench.put(A, "1").await.status < 300, "a small one waits for nobody");
+        assert_eq!(bench.get(A).await.status, 200, "answers have a half of their own");
+        holds.send(format!("{}]", " ".repeat(19_998))).await;
         assert!(holds.reply(false).await.unwrap().status < 300);
-        assert_eq!(bench.put(A, "1").await.status, 200);
+        assert_eq!(bench.put(A, &large).await.status, 200);
     });
 }
 
