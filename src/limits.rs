@@ -28,6 +28,11 @@ pub const VECTOR_BYTES_MAX: usize = REPLICAS_MAX * VECTOR_ENTRY_BYTES_MAX + 4;
 /// Tombstones that a node keeps: some 8 MiB of disk with usual keys, 80 MiB with the longest.
 pub const TOMBSTONES_MAX: u64 = 65_536;
 
+/// Bytes of disk that they take, about: with the longest keys fewer are kept.
+pub const TOMBSTONE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a tombstone takes beside its name: columns, indexes, page headers.
+pub const TOMBSTONE_OVERHEAD_BYTES: u64 = 160;
+
 /// Members of one cluster that a node tracks.
 pub const MEMBERS_MAX: usize = 256;
 /// Rows kept aside that one transaction decides about.

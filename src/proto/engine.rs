@@ -11,7 +11,7 @@ use super::refusals::Refusals;
 use super::repair::{Fetching, Repairs};
 use super::session::Session;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
+use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONE_BYTES_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
 use crate::row::{Body, Row, RowKey, Scope};
@@ -93,6 +93,9 @@ pub struct Engine {
     maintain_at: Millis,
     maintaining: bool,
     maintain_position: LocalSeq,
+    /// Bytes of tombstones in the last round over all of them, and in this one so far.
+    tombstone_bytes: u64,
+    tombstone_bytes_seen: u64,
     note_confirmed_at: Millis,
     pub(super) stopping: bool,
 }
@@ -127,6 +130,8 @@ impl Engine {
             maintain_at: now.mono + settings.maintain_interval,
             maintaining: false,
             maintain_position: 0,
+            tombstone_bytes: 0,
+            tombstone_bytes_seen: 0,
             note_confirmed_at: now.mono + CONFIRMED_NOTED_MS,
             stopping: false,
             settings,
@@ -354,6 +359,10 @@ impl Engine {
             (Pending::Maintain, Ok(Reply::Maintained(done))) => {
                 self.maintaining = false;
                 self.maintain_position = done.next;
+                self.tombstone_bytes_seen += done.bytes;
+                if done.next == 0 {
+                    self.tombstone_bytes = core::mem::take(&mut self.tombstone_bytes_seen);
+                }
                 self.counters.tombstones_dropped += done.dropped;
                 self.counters.expired += done.expired.len() as u64;
                 if done.more || done.next > 0 {
@@ -473,6 +482,7 @@ impl Engine {
                 min_age: self.settings.tombstone_min_age,
                 keep: self.settings.tombstone_keep,
                 tombstones_max: TOMBSTONES_MAX,
+                bytes_over: self.tombstone_bytes.saturating_sub(TOMBSTONE_BYTES_MAX),
                 upto: served.unwrap_or(LocalSeq::MAX),
                 after: self.maintain_position,
                 slice: MAINTAIN_SLICE,

@@ -183,7 +183,7 @@ impl Engine {
             self.repairs.again_at = None;
             // Digests may be compared again; whoever was told that they may not hears so.
             for session in self.sessions.values_mut() {
-                session.outgoing.iter_mut().for_each(|out| out.closed_at = None);
+                session.outgoing.iter_mut().for_each(|out| (out.closed_at, out.say_closure) = (None, true));
             }
         }
         self.fetch_all(now);

@@ -6,7 +6,7 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Table, Want};
-use crate::id::{LocalSeq, Seq, VersionVector};
+use crate::id::{LocalSeq, VersionVector};
 use crate::limits::{BATCH_BYTES_TARGET, FETCH_KEYS_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Head, Row, RowKey};
@@ -63,7 +63,7 @@ pub fn look<T: Table>(table: &mut T, keys: &[RowKey]) -> Result<Found, T::Error>
     let knowledge = table.knowledge()?;
     let mut found = Found { rows: Vec::new(), looked: 0, vector: knowledge.vector.clone() };
     let mut bytes = 0;
-    let unsent = |row: &Row| row.dot.origin == knowledge.replica && row.dot.seq > knowledge.sent as Seq;
+    let unsent = |row: &Row| row.dot.origin == knowledge.replica && row.dot.seq > knowledge.sent;
     for key in keys.iter().take(FETCH_KEYS_MAX) {
         if bytes >= BATCH_BYTES_TARGET {
             break;

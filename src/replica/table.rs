@@ -68,7 +68,8 @@ pub trait Table {
         take: &mut dyn FnMut(LocalSeq, Result<Row, Damaged>),
     ) -> Result<(), Self::Error>;
     /// Heads of tombstones behind a position in order, at most `limit`; damaged ones are left out.
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Self::Error>;
+    /// With each the bytes of its name.
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Self::Error>;
     /// Live rows in force whose time was over at `now`, at most `limit`; damaged ones are left out.
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Self::Error>;
 

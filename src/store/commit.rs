@@ -215,6 +215,11 @@ impl Session<'_> {
 
     /// After a transaction that did not happen, what is known is read again.
     fn end(&mut self, ended: Result<(), Ended>) -> Result<(), Ended> {
+        if let Err(Ended::Undone(failure) | Ended::Unknown(failure)) = &ended
+            && failure.breaks_connection()
+        {
+            self.state.suspect |= failure.is_corruption();
+        }
         if let Err(Ended::Undone(failure)) = &ended
             && !failure.breaks_connection()
         {

@@ -47,6 +47,11 @@ impl Failure {
             },
         }
     }
+    /// Whether a table refuses what was to be written: a constraint, or a column of another type.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Failure::Sqlite(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
+    }
     /// Whether the connection may not be used any more: what is on the disk is not what SQLite thinks.
     pub(super) fn breaks_connection(&self) -> bool {
         let Failure::Sqlite(error) = self else { return false };

@@ -47,7 +47,8 @@ pub(super) fn examine(connection: &Connection) -> Result<Examined, Failure> {
     }
     match rebuild_indexes(connection) {
         Ok(()) => Ok(Examined::Mended(text)),
-        Err(failure) if failure.is_corruption() => Ok(Examined::Broken(said(failure))),
+        // A row so garbled that the table itself refuses it.
+        Err(failure) if failure.is_corruption() || failure.is_refusal() => Ok(Examined::Broken(said(failure))),
         Err(failure) => Err(failure),
     }
 }

@@ -208,10 +208,12 @@ impl Table for SqlTable<'_> {
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Failure> {
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Failure> {
         let some = params![position(after), count(limit.saturating_add(DAMAGED_MAX))];
         let rows = self.rows(self.statements(Area::Rows).tombstones, some, limit)?;
-        Ok(rows.iter().map(|(local_seq, row)| Head::of(row, *local_seq)).filter(|head| head.tombstone).collect())
+        let named = rows.iter().filter(|(_, row)| row.is_tombstone());
+        let bytes = |row: &Row| (row.key.collection.len() + row.key.key.len()) as u64;
+        Ok(named.map(|(local_seq, row)| (Head::of(row, *local_seq), bytes(row))).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Failure> {
         let some = params![moment(now), count(limit.saturating_add(DAMAGED_MAX))];

@@ -458,6 +458,7 @@ impl Run {
             min_age: 0,
             keep: u64::MAX,
             tombstones_max: u64::MAX,
+            bytes_over: 0,
             upto: u64::MAX,
             after: 0,
             slice: self.random.usize(1..40),

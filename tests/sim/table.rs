@@ -152,10 +152,11 @@ impl Table for MemTable {
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Infallible> {
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Infallible> {
         let behind = self.rows.rows.range((Bound::Excluded(after), Bound::Unbounded));
         let whole = behind.filter(|(at, _)| self.is_whole(at));
-        Ok(whole.map(|(_, (_, head))| *head).filter(|head| head.tombstone).take(limit).collect())
+        let dead = whole.map(|(_, (row, head))| (*head, row.key.key.len() as u64)).filter(|(head, _)| head.tombstone);
+        Ok(dead.take(limit).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Infallible> {
         let over = self.rows.rows.iter().filter(|(at, (row, _))| row.is_expired(now) && self.is_whole(at));

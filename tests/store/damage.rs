@@ -58,6 +58,7 @@ fn a_damaged_row_holds_up_neither_expiry_nor_streams_nor_the_feed() {
         min_age: 0,
         keep: 0,
         tombstones_max: u64::MAX,
+        bytes_over: 0,
         upto: u64::MAX,
         after: 0,
         slice: 10,

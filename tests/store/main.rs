@@ -11,3 +11,4 @@ mod recover;
 mod recovered;
 mod rules;
 mod serving;
+mod year;

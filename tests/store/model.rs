@@ -76,8 +76,10 @@ impl Table for Model {
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Infallible> {
-        let dead = self.rows.range(after + 1..).map(|(_, (head, _))| *head).filter(|head| head.tombstone);
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Infallible> {
+        let bytes = |row: &Row| (row.key.collection.len() + row.key.key.len()) as u64;
+        let all = self.rows.range(after + 1..).map(|(_, (head, row))| (*head, bytes(row)));
+        let dead = all.filter(|(head, _)| head.tombstone);
         Ok(dead.take(limit).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Infallible> {

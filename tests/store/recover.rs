@@ -41,7 +41,7 @@ fn break_leaves(path: &Path, count: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let leaves: Vec<usize> = (2..bytes.len() / PAGE).filter(|page| bytes[page * PAGE] == 13).collect();
     assert!(leaves.len() > 3 * count, "{} leaves", leaves.len());
-    for page in leaves.iter().skip(2).step_by(2).take(count) {
+    for page in leaves.iter().skip(12).step_by(2).take(count) {
         bytes[page * PAGE..page * PAGE + 64].fill(0xa5);
     }
     std::fs::write(path, bytes).unwrap();
@@ -140,7 +140,8 @@ fn a_damaged_record_of_the_node_leads_to_a_recovery_that_loses_no_row() {
     let replica = knowledge.replica.to_bits();
     for order in [replica.to_be_bytes(), replica.to_le_bytes()] {
         let at: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..at + 8] == order).collect();
-        for at in at.into_iter().filter(|at| bytes[at + 8..].len() > 40) {
+        let end = bytes.len() - 48;
+        for at in at.into_iter().filter(|at| *at < end) {
             bytes[at + 12] ^= 4;
         }
     }

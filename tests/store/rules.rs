@@ -109,6 +109,7 @@ impl Script {
                 min_age: self.random.u64(..40),
                 keep: 1000,
                 tombstones_max: self.random.u64(2..200),
+                bytes_over: 0,
                 upto: u64::MAX,
                 after: 0,
                 slice: self.random.usize(1..6),

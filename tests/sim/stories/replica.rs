@@ -185,6 +185,7 @@ impl Replica {
             min_age,
             keep,
             tombstones_max: u64::MAX,
+            bytes_over: 0,
             upto: LocalSeq::MAX,
             after: 0,
             slice: 64,
