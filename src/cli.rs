@@ -9,6 +9,7 @@ mod care;
 mod changes;
 mod client;
 mod config;
+mod doctor;
 mod documents;
 mod export;
 mod import;
@@ -17,6 +18,8 @@ mod members;
 mod recovered;
 mod rows;
 mod run;
+mod service;
+mod site;
 mod tables;
 mod target;
 
@@ -75,6 +78,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Error> {
         Command::Check => care::check(&options),
         Command::Key(command) => key::run(command, &options),
         Command::Config(command) => config::run(command, &options),
+        Command::Doctor => doctor::run(&options),
         Command::Client(command) => client::run(command, &options),
     }
 }

@@ -10,7 +10,7 @@ pub use recovered::{
 };
 
 use crate::error::Error;
-use crate::id::ReplicaId;
+use crate::id::{ReplicaId, Seq};
 use crate::time::{Millis, Stamp};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -80,6 +80,37 @@ pub struct Stored {
     pub version: Version,
     /// Whether there was a document before.
     pub existed: bool,
+    /// Its number at its origin, by which peers confirm it; 0 where none ever will: of a collection of scope `local`, and of
+    /// a delete that found nothing.
+    pub seq: Seq,
+}
+
+/// Who has a write on disk beside this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Confirmed {
+    /// The names of the members that have said so, or of whom others have.
+    pub by: Vec<String>,
+    /// Whether they are as many as were asked for.
+    pub enough: bool,
+}
+
+/// What became of a write that may be queued where the store refuses it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk.
+    Stored(Stored),
+    /// It waits in the offline queue: it is carried out once the store can, survives an orderly stop, and does not survive
+    /// a power cut.
+    Queued,
+}
+
+/// A write that waits in the offline queue, as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Queued {
+    /// This is to be the document.
+    Put(Vec<u8>),
+    /// The document is to be deleted.
+    Delete,
 }
 
 /// A document that was read.

@@ -79,6 +79,10 @@ pub const HEARD_MAX: usize = 512;
 /// Devices that were refused lately and are remembered for a person to decide on: more at once is no mistake but an attack
 /// by somebody who has the key.
 pub const REFUSALS_MAX: usize = 32;
+/// Questions to the whole site that are under way at once: a person asks seldom, and each is answered within seconds.
+pub const ASKS_MAX: usize = 32;
+/// Longest text of a release in a report, in bytes. Protocol constant.
+pub const RELEASE_BYTES_MAX: usize = 32;
 /// Cluster keys tried against a first message or a beacon while one is being rotated.
 pub const CLUSTER_KEYS_MAX: usize = 3;
 /// Datagram bytes: one beacon, never fragmented.
@@ -91,6 +95,11 @@ pub const NOISE_PLAIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Slots of the offline queue, fixed when compiled.
 pub const QUEUE_SLOTS: usize = 1024;
+/// Bytes that the node keeps with each queued document: stamp and replica (8 each), when it expires (8), whether (1).
+pub const QUEUED_EXTRA_BYTES: usize = 25;
+/// Bytes kept behind the spill file, so that a node starts on a full disk: the write-ahead log's first transactions (some
+/// 20 pages) and its index (32 KiB).
+pub const START_RESERVE_BYTES: u64 = 512 * 1024;
 /// Errors that the sync tracker remembers.
 pub const RECENT_ERRORS_MAX: usize = 32;
 

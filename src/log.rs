@@ -2,9 +2,11 @@
 //!
 //! Shell code writes through the macros that are exported here (`defmt-or-log`, and [`critical`]), events first and
 //! `key=value` after: `info!("peer discovered node={} address={}", node, address)`. The sink never waits for a reader
-//! that has stopped reading and never panics: a line that cannot be written is counted and said later.
+//! that has stopped reading and never panics: a line that cannot be written is counted and said later. So are repeated
+//! events, of which ten a minute are written.
 
 mod line;
+mod repeats;
 mod sink;
 
 pub(crate) use defmt_or_log::{debug, error, info, trace, warn};
@@ -13,11 +15,13 @@ use crate::Error;
 use crate::clock;
 use crate::config::{LogFormat, LogLevel};
 use ::log::{LevelFilter, Log, Metadata, Record};
+use repeats::{Repeats, Summary};
 use sink::Sink;
 use std::path::Path;
 use std::string::String;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
 
 /// The target that makes an error record a critical one.
 pub(crate) const CRITICAL_TARGET: &str = "cbddc::critical";
@@ -41,7 +45,12 @@ pub(crate) fn start(level: LogLevel, format: LogFormat, path: Option<&Path>) -> 
         Some(path) => Sink::file(path)?,
         None => Sink::stderr(),
     };
-    *LOGGER.output() = Some(Output { format, sink });
+    {
+        let mut output = LOGGER.output();
+        // What was counted so far is said where the lines before it went.
+        let repeats = output.as_mut().map(|before| std::mem::take(&mut before.repeats)).unwrap_or_default();
+        *output = Some(Output { format, sink, repeats });
+    }
     set_level(level);
     match ::log::set_logger(&LOGGER) {
         Ok(()) => Ok(()),
@@ -62,6 +71,22 @@ pub(crate) fn set_level(level: LogLevel) {
     });
 }
 
+/// Says how many events of the last minute were left out. To be called now and then, since nothing else may be logged.
+pub(crate) fn sweep() {
+    if let Some(output) = LOGGER.output().as_mut() {
+        let summaries = output.repeats.ended(clock::monotonic_ms());
+        output.say(summaries);
+    }
+}
+
+/// Says what is left to be said, before the process ends.
+pub(crate) fn finish() {
+    if let Some(output) = LOGGER.output().as_mut() {
+        let summaries = output.repeats.all();
+        output.say(summaries);
+    }
+}
+
 struct Logger {
     level: AtomicU8,
     output: Mutex<Option<Output>>,
@@ -70,6 +95,17 @@ struct Logger {
 struct Output {
     format: LogFormat,
     sink: Sink,
+    repeats: Repeats,
+}
+
+impl Output {
+    fn write(&mut self, level: LogLevel, message: &str) {
+        let (now, format) = (clock::wall_ms(), self.format);
+        self.sink.write(level, |journal| line::render(format, journal, now, level, message));
+    }
+    fn say(&mut self, summaries: Vec<Summary>) {
+        summaries.into_iter().for_each(|summary| self.write(summary.level, &summary.message));
+    }
 }
 
 impl Logger {
@@ -109,9 +145,14 @@ impl Log for Logger {
             message.push_str(" (message cut: a value could not be shown)");
         }
         if let Some(output) = self.output().as_mut() {
-            let now = clock::wall_ms();
-            let format = output.format;
-            output.sink.write(level, |journal| line::render(format, journal, now, level, &message));
+            let now = clock::monotonic_ms();
+            let summaries = output.repeats.ended(now);
+            output.say(summaries);
+            // Without a place, which no macro leaves out, each message would be the same event: it is written.
+            let place = record.file_static().zip(record.line());
+            if place.is_none_or(|place| output.repeats.takes(now, place, level, &message)) {
+                output.write(level, &message);
+            }
         }
     }
 

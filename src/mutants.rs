@@ -1,10 +1,11 @@
-//! Planted bugs: each undoes one rule of replication, so that the simulation can prove that it would notice.
+//! Planted bugs: each undoes one rule of replication or of storage, so that the simulation and the search for lost writes
+//! can prove that they would notice.
 //!
-//! In every build but the simulation's own, `planted` is the constant `false` and the switches do not exist.
+//! In every build but theirs, `planted` is the constant `false` and the switches do not exist.
 
-/// One planted bug. `docs/replication.md` says what each breaks.
+/// One planted bug. `docs/replication.md` and `docs/storage.md` say what each breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is named after the rule that it undoes; docs/replication.md tells its story")]
+#[allow(missing_docs, reason = "each is named after the rule that it undoes; the documents tell its story")]
 pub enum Mutant {
     JoinAtEveryBatch,
     DropBeforeMembersCover,
@@ -41,6 +42,12 @@ pub enum Mutant {
     LocalLeaves,
     RepairTakesOlder,
     StreamPassesDamage,
+    QueuedIsBlind,
+    QueuedKeepsStamp,
+    SynchronousNormal,
+    SynchronousOff,
+    LogNotSettled,
+    BrokenConnectionKept,
 }
 
 #[cfg(feature = "mutants")]
@@ -57,7 +64,18 @@ mod switch {
     pub(crate) fn planted(mutant: Mutant) -> bool {
         PLANTED.get() == Some(mutant)
     }
+    /// What a new thread is to do, with the bug of this one planted there too.
+    #[cfg(feature = "std")]
+    pub(crate) fn inherited<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
+        let planted = PLANTED.get();
+        move || {
+            plant(planted);
+            run()
+        }
+    }
 }
+#[cfg(all(feature = "mutants", feature = "std"))]
+pub(crate) use switch::inherited;
 #[cfg(feature = "mutants")]
 pub use switch::plant;
 #[cfg(feature = "mutants")]
@@ -66,4 +84,9 @@ pub(crate) use switch::planted;
 #[cfg(not(feature = "mutants"))]
 pub(crate) const fn planted(_: Mutant) -> bool {
     false
+}
+
+#[cfg(all(not(feature = "mutants"), feature = "std"))]
+pub(crate) fn inherited<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    run
 }

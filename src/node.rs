@@ -7,6 +7,7 @@
 //! a disk or a peer.
 
 mod backups;
+mod confirmations;
 mod damage;
 mod documents;
 mod events;
@@ -16,23 +17,28 @@ mod keys;
 mod links;
 mod members;
 mod metrics;
+mod offline;
+mod progress;
 mod recovered;
+mod reload;
 mod reports;
 mod service;
 mod shell;
+mod site;
 mod start;
 mod store_health;
 mod tracker;
+mod waiters;
 
-use crate::config::Config;
+use crate::config::{Config, Reloaded};
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Condition, Document, Page, Query, RecoveredChoice, RecoveredOutcome,
-    RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
+    Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, Page, Query, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
 };
 use crate::error::Error;
 use crate::id::NodeId;
 use crate::report::{
-    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
 };
 use crate::time::Millis;
 use serde::Serialize;
@@ -45,6 +51,7 @@ use std::format;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 pub use tracker::SyncTracker;
@@ -109,6 +116,22 @@ impl Node {
         ops.iter().try_for_each(|op| op.value.as_deref().map_or(Ok(()), |value| json::check(value).map(drop)))?;
         self.shell.write(ops).await
     }
+    /// Waits until `peers` members have a write of this node on their disks too, or until `wait` is over. It is stored here
+    /// either way. Visitors do not count; members without a link of their own do, once others tell of them.
+    ///
+    /// ```no_run
+    /// # async fn store(node: cbddc::Node) -> Result<(), cbddc::Error> {
+    /// let stored = node.collection("orders").put("o-17", &"paid").await?;
+    /// let confirmed = node.confirmed(&stored, 2, std::time::Duration::from_secs(5)).await;
+    /// if !confirmed.enough {
+    ///     println!("only {:?} and this node have it so far", confirmed.by);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        self.shell.confirmed(stored, peers, wait).await
+    }
     /// The next changes of documents on this node, by whomever they were made. At least once, current values only.
     ///
     /// Waits for a first change as long as the query says, less where the node stops.
@@ -141,6 +164,11 @@ impl Node {
     /// Members, and addresses that were heard without becoming a link.
     pub async fn peers(&self) -> PeersReport {
         self.shell.peers_report()
+    }
+    /// Every member as it describes itself: all are asked, those that are not linked by way of others, and waited for at most
+    /// so long. Of whoever does not answer it is shown what was last heard, and how long ago.
+    pub async fn site(&self, wait: Duration) -> SiteReport {
+        self.shell.site(wait).await
     }
     /// Retires a member, on the whole site: it holds no tombstones back and counts no more for health. One that comes
     /// back is a member again.
@@ -210,14 +238,41 @@ impl Node {
     }
     /// Whether it takes work, and if not, why.
     pub fn readiness(&self) -> Readiness {
-        self.shell.readiness()
+        self.shell.readiness(false)
     }
-    /// Says goodbye to the peers, finishes what was accepted, and closes the database.
+    /// Waits until it has caught up with every peer that it sees, at most so long; says what is missing.
+    pub async fn in_step(&self, wait: Duration) -> Readiness {
+        self.shell.in_step(wait).await
+    }
+    /// Takes over what may change while it runs: fixed peers, thresholds, the size of the cache, times to live, and a new key in
+    /// the key file. Says which keys changed, and which wait for the next start. The log is not the node's: where it goes is
+    /// for the program to change.
     ///
     /// # Errors
-    /// The store's, where the database could not be closed cleanly; what was acknowledged is on disk all the same.
+    /// [`Error::Configuration`] where the key file is not one; then nothing was changed.
+    pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
+        self.shell.reload(config)
+    }
+    /// Whether the node moves: both storage threads answer and connections are accepted, each within `patience`. For
+    /// whoever feeds a watchdog; a disk that refuses and a network that is away are for [`Node::health`].
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] that names what did not move.
+    pub async fn check_progress(&self, patience: Duration) -> Result<(), Error> {
+        self.shell.check_progress(patience).await
+    }
+    /// Takes nothing more, finishes what was accepted, says goodbye to the peers, keeps what is queued in the spill file
+    /// and closes the database. Within ten seconds, whatever disk and peers do: a database that cannot be closed in time
+    /// is looked after at the next start, and all that was acknowledged is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Persistence`] or [`Error::Timeout`] where queued operations could be neither carried out nor kept.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.shell.shutdown().await
+    }
+    /// Gives the disk up, for a process that ends at once. What was acknowledged is on it.
+    pub(crate) fn abandon(&self) {
+        self.shell.abandon();
     }
 }
 

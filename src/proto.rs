@@ -17,6 +17,7 @@ mod refusals;
 mod repair;
 mod sending;
 mod session;
+mod site;
 mod slots;
 mod sync;
 #[cfg(test)]
@@ -30,4 +31,5 @@ pub use io::{Client, Counters, DialFailure, Event, Input, LinkId, Now, Output, S
 pub use links::LinkState;
 pub use members::{MemberRecord, Standing};
 pub use refusals::Refusal;
+pub use site::SiteView;
 pub use view::PeerView;

@@ -3,6 +3,8 @@
 //! In memory, bounded in slots and in bytes. It knows no store and no clock; whoever flushes it says what delivering
 //! means. An operation leaves only after it was delivered; a full queue gives the operation back.
 
+pub mod spill;
+
 use crate::limits::QUEUE_SLOTS;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -199,9 +201,37 @@ impl OfflineQueue {
         }
         (delivered, failed)
     }
+    /// Takes back what another queue held, oldest first, in front of all that is accepted later, and over this queue's
+    /// own bounds if need be: what was accepted once stays accepted. Gives back what is beyond [`QUEUE_SLOTS`], which no
+    /// queue has held.
+    pub fn resume(&mut self, operations: Vec<PendingOperation>) -> Vec<PendingOperation> {
+        let mut beyond = Vec::new();
+        for operation in operations {
+            let bytes = operation.bytes();
+            match self.slots.push_back(Arc::new(operation)) {
+                Ok(()) => self.statistics.bytes += bytes,
+                Err(operation) => beyond.extend(Arc::into_inner(operation)),
+            }
+        }
+        beyond
+    }
     /// The oldest operation, for one who delivers without borrowing the queue meanwhile.
     pub fn first(&self) -> Option<Arc<PendingOperation>> {
         self.slots.front().cloned()
+    }
+    /// The oldest operations, for one who delivers several at once: at most so many, and so many bytes beyond the first.
+    pub fn oldest(&self, operations: usize, bytes: usize) -> Vec<Arc<PendingOperation>> {
+        let mut taken = 0usize;
+        let fits = |waiting: &&Arc<PendingOperation>| {
+            let first = taken == 0;
+            taken = taken.saturating_add(waiting.bytes());
+            first || taken <= bytes
+        };
+        self.slots.iter().take(operations).take_while(fits).cloned().collect()
+    }
+    /// Counts an attempt that failed, for one who delivers without [`flush`](Self::flush).
+    pub fn not_delivered(&mut self) {
+        self.statistics.failed += 1;
     }
     /// Removes exactly this operation; false where it is not here any more.
     pub fn delivered(&mut self, operation: &Arc<PendingOperation>) -> bool {

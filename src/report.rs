@@ -9,6 +9,7 @@ mod check;
 mod health;
 mod metrics;
 mod peers;
+mod site;
 mod status;
 mod timestamp;
 
@@ -17,5 +18,6 @@ pub use check::{HealthCheck, PeerConfirmation};
 pub use health::{HealthEntry, HealthReport, HealthStatus, Readiness};
 pub use metrics::{Figure, Metrics};
 pub use peers::{HeardAddress, PeerReport, PeersReport, Replacement};
+pub use site::{MemberStatus, Said, SiteReport};
 pub use status::{CacheStatus, ClockStatus, LinksStatus, QueueStatus, RecentError, Status, StoreStatus};
 pub use timestamp::Timestamp;

@@ -30,6 +30,10 @@ impl RetryPolicy {
     pub const fn max_attempts(&self) -> u32 {
         self.max_attempts
     }
+    /// The bound of the first delay, milliseconds.
+    pub const fn delay_ms(&self) -> Millis {
+        self.delay_ms
+    }
     /// How long to wait after attempt number `attempt` (from 1) has failed; `None` when that was the last.
     ///
     /// `random` is fresh for each call: the delay is uniform between zero and its bound.

@@ -31,6 +31,7 @@ mod salvage;
 mod schema;
 mod scrub;
 mod space;
+mod spill;
 mod sql;
 mod state;
 mod table;
@@ -56,6 +57,7 @@ use reader::{Ask, Gate};
 pub use recover::{Incident, Recovery};
 pub use restore::Restored;
 pub use scrub::{Damage, Finding, Scrubbed};
+pub use spill::{Spill, lend_reserve, said_of_loss};
 use std::format;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -182,8 +184,6 @@ struct Shared {
 struct Threads {
     writer: JoinHandle<Result<(), Error>>,
     reader: JoinHandle<()>,
-    /// Lets the next one in when it goes.
-    _lock: Held,
 }
 
 impl Store {
@@ -234,26 +234,32 @@ impl Store {
 
         let options = Arc::new(options);
         let (writes, reads) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
-        let (stopping, stopped) = async_channel::bounded(1);
+        // Closed once both threads have ended: each drops its side.
+        let (stopping, stopped) = async_channel::bounded::<()>(1);
         let tally = Arc::<Tally>::default();
         let (finder, found) = async_channel::bounded(FINDINGS);
         let keeper = Arc::<Keeper>::default();
         let writer = {
             let (options, writes, gate) = (Arc::clone(&options), Arc::clone(&writes), Arc::clone(&gate));
             let (keeper, tally, finder) = (Arc::clone(&keeper), Arc::clone(&tally), finder.clone());
-            let seed = random();
+            let (lock, stopping, seed) = (place.lock, stopping.clone(), random());
             thread("cbddc-write", move || {
                 let _stopping = stopping;
+                // Lets the next process in when it goes, and that is when nothing more is written.
+                let _lock: Held = lock;
                 let writer = writer::Writer::new(options, writes, gate, keeper, tally, finder, state);
                 writer.run(connection, refused, seed)
             })?
         };
         let reader = {
             let (reads, writes, options) = (Arc::clone(&reads), Arc::clone(&writes), Arc::clone(&options));
-            thread("cbddc-read", move || reader::run(&options, &reads, &gate, &finder, || writes.nudge()))
+            thread("cbddc-read", move || {
+                let _stopping = stopping;
+                reader::run(&options, &reads, &gate, &finder, || writes.nudge());
+            })
         };
         let reader = reader.inspect_err(|_| writes.close())?;
-        let threads = Mutex::new(Some(Threads { writer, reader, _lock: place.lock }));
+        let threads = Mutex::new(Some(Threads { writer, reader }));
         Ok((Store(Arc::new(Shared { writes, reads, options, keeper, tally, found, stopped, threads })), opened))
     }
 
@@ -473,6 +479,10 @@ impl Store {
     pub fn counters(&self) -> Counters {
         self.0.tally.read()
     }
+    /// Another number than before where the writing thread has done something meanwhile, be it a slice of a long check.
+    pub fn pulse(&self) -> u64 {
+        self.0.tally.pulse()
+    }
     /// Closes in order: what waits is done, the log is copied back, the database is marked as clean. Further requests
     /// are refused. Done once; a second call waits for nothing.
     ///
@@ -483,9 +493,18 @@ impl Store {
         self.0.writes.close();
         self.0.reads.close();
         self.0.keeper.ended().await;
-        // Ends when the writing thread drops its side; nothing is ever sent.
+        // Ends when both threads have dropped their sides; nothing is ever sent.
         let _ = self.0.stopped.recv().await;
         self.0.join()
+    }
+
+    /// Waits for nothing any more: the threads end by themselves once the disk answers, and the database stays locked until
+    /// then. For a stop that has no more time; what was answered is durable, and the next start looks after the rest.
+    pub fn abandon(&self) {
+        self.0.keeper.stop();
+        self.0.writes.close();
+        self.0.reads.close();
+        drop(self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Does a job on a thread of its own.
@@ -516,7 +535,7 @@ impl Store {
 impl Shared {
     fn join(&self) -> Result<(), Error> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Threads { writer, reader, _lock }) = threads else { return Ok(()) };
+        let Some(Threads { writer, reader }) = threads else { return Ok(()) };
         let died = || Error::persistence("a storage thread died; report this with the log", None);
         let read = reader.join().and_then(|()| self.keeper.join()).map_err(|_| died());
         writer.join().unwrap_or_else(|_| Err(died())).and(read)
@@ -631,7 +650,8 @@ fn start(
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
-    let started = std::thread::Builder::new().name(name.into()).stack_size(512 * 1024).spawn(run);
+    let started =
+        std::thread::Builder::new().name(name.into()).stack_size(512 * 1024).spawn(crate::mutants::inherited(run));
     started.map_err(|error| Error::persistence("a storage thread could not be started", Some(error.into())))
 }
 

@@ -5,6 +5,7 @@
 mod beacon;
 mod frame;
 mod message;
+mod site;
 
 pub use beacon::{Beacon, BeaconError, BeaconKey, ClusterTag, StateTag};
 pub use frame::{Decoder, FrameError, encode_frame};
@@ -12,6 +13,7 @@ pub use message::{
     Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, Message, MessageError, Mode, Ping,
     Pong, Pull, RelayedConfirmation, StartToken,
 };
+pub use site::{Ask, MemberReport, Report};
 
 /// The protocol version that this build speaks, and the oldest that it understands.
 pub const PROTOCOL_VERSION: u16 = 1;

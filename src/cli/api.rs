@@ -15,7 +15,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::{LocalExecutor, Timer};
 use smol_hyper::rt::FuturesIo;
 use std::boxed::Box;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::format;
 use std::future::Future;
 use std::rc::Rc;
@@ -41,7 +41,7 @@ pub(super) fn encode(text: &str) -> String {
 pub(super) struct Api {
     address: Address,
     token: Option<String>,
-    timeout: Duration,
+    timeout: Cell<Duration>,
     executor: Rc<LocalExecutor<'static>>,
     /// Connections that wait for their next request.
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
@@ -58,7 +58,18 @@ pub(super) struct Reply {
 
 impl Api {
     pub(super) fn new(target: Target, timeout: Duration, executor: Rc<LocalExecutor<'static>>) -> Api {
-        Api { address: target.address, token: target.token, timeout, executor, idle: RefCell::default() }
+        Api {
+            address: target.address,
+            token: target.token,
+            timeout: Cell::new(timeout),
+            executor,
+            idle: RefCell::default(),
+        }
+    }
+
+    /// The next answers may take so much longer.
+    pub(super) fn be_patient(&self, time: Duration) {
+        self.timeout.set(self.timeout.get().saturating_add(time));
     }
 
     /// The address, as a person reads it.
@@ -112,8 +123,8 @@ impl Api {
 
     async fn in_time<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let late = async {
-            Timer::after(self.timeout).await;
-            Err(Error::Timeout { operation: what.to_string(), after_ms: self.timeout.as_millis() as u64 })
+            Timer::after(self.timeout.get()).await;
+            Err(Error::Timeout { operation: what.to_string(), after_ms: self.timeout.get().as_millis() as u64 })
         };
         smol::future::or(work, late).await
     }

@@ -59,6 +59,8 @@ pub(super) enum Command {
     /// What the configuration means
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try the deployment checklist on the spot; exit 1 where a point fails
+    Doctor,
 }
 
 /// Commands that talk to a running node.
@@ -69,7 +71,7 @@ pub(super) enum ClientCommand {
     /// Print one document
     Get(Document),
     /// Delete one document
-    Delete(Document),
+    Delete(Delete),
     /// List documents, keys in byte order
     List(List),
     /// Print the change feed as NDJSON
@@ -78,8 +80,8 @@ pub(super) enum ClientCommand {
     Import(Import),
     /// Print a whole collection as NDJSON, keys in byte order
     Export(Export),
-    /// Print the sync tracker
-    Status,
+    /// Print the sync tracker, or every member of the site
+    Status(Status),
     /// Print peers, and addresses heard but not linked; or decide about one
     Peers {
         #[command(subcommand)]
@@ -90,6 +92,16 @@ pub(super) enum ClientCommand {
     Recovered(RecoveredCommand),
     /// Print the health report; exit 0 Healthy, 1 Degraded, 2 Unhealthy, 3 no answer
     Health,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Ask every member of the site
+    #[arg(long)]
+    pub(super) site: bool,
+    /// Wait at most so long for their answers, as 500ms, 30s or 2m [default: 2s]
+    #[arg(long, value_name = "TIME", requires = "site", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<std::time::Duration>,
 }
 
 /// What can be done with rows that were kept aside.
@@ -137,9 +149,30 @@ pub(super) struct Put {
     /// The document; - reads it from stdin
     #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(super) document: String,
+    #[command(flatten)]
+    pub(super) confirmation: Confirmation,
 }
 
-/// One document, to get or to delete.
+/// Whether to wait until peers have the write too.
+#[derive(Debug, Default, Args)]
+pub(super) struct Confirmation {
+    /// Wait until so many peers have it on disk too
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) confirmed_by: Option<u64>,
+    /// Wait at most so long, as 500ms, 30s or 2m [default: 5s]
+    #[arg(long, value_name = "TIME", requires = "confirmed_by", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    pub(super) document: Document,
+    #[command(flatten)]
+    pub(super) confirmation: Confirmation,
+}
+
+/// One document.
 #[derive(Debug, Args)]
 pub(super) struct Document {
     pub(super) collection: String,
@@ -246,12 +279,15 @@ mod tests {
             "run",
             "get c k",
             "delete c k",
+            "put c k 1 --confirmed-by 2 --timeout 30s",
+            "delete c k --confirmed-by 1",
             "list c --prefix p --after k --limit 5",
             "changes",
             "changes c --since 1.2.3.4 --follow",
             "import c f.csv --key id",
             "export c",
             "status",
+            "status --site --timeout 5s",
             "peers",
             "peers untrack gateway-07",
             "peers replace gateway-07",
@@ -270,6 +306,8 @@ mod tests {
             "key set -",
             "config check",
             "config show",
+            "doctor",
+            "doctor --json",
         ] {
             let typed = std::iter::once("cbddc").chain(typed.split(' '));
             assert!(Arguments::try_parse_from(typed.clone()).is_ok(), "{:?}", typed.collect::<std::vec::Vec<_>>());

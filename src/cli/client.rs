@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::args::{ClientCommand, Options, PeersCommand};
 use super::target::Target;
-use super::{changes, documents, export, import, members, recovered, tables};
+use super::{changes, documents, export, import, members, recovered, site, tables};
 use crate::Error;
 use smol::LocalExecutor;
 use std::rc::Rc;
@@ -23,12 +23,13 @@ async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, E
     match command {
         ClientCommand::Put(put) => documents::put(api, &put, json).await,
         ClientCommand::Get(document) => documents::get(api, &document).await,
-        ClientCommand::Delete(document) => documents::delete(api, &document).await,
+        ClientCommand::Delete(delete) => documents::delete(api, &delete).await,
         ClientCommand::List(list) => documents::list(api, &list, json).await,
         ClientCommand::Changes(wanted) => changes::run(api, &wanted).await,
         ClientCommand::Import(wanted) => import::run(api, &wanted, json).await,
         ClientCommand::Export(wanted) => export::run(api, &wanted).await,
-        ClientCommand::Status => tables::status(api, json).await,
+        ClientCommand::Status(wanted) if wanted.site => site::run(api, &wanted, json).await,
+        ClientCommand::Status(_) => tables::status(api, json).await,
         ClientCommand::Peers { decision: None } => tables::peers(api, json).await,
         ClientCommand::Peers { decision: Some(PeersCommand::Untrack { node }) } => {
             members::untrack(api, &node, json).await

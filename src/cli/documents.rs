@@ -45,24 +45,40 @@ pub(super) async fn put(api: &Api, put: &args::Put, json: bool) -> Result<u8, Er
         other => other,
     })?;
     let body = Bytes::copy_from_slice(document);
+    let path = path + &confirmation(api, &put.confirmation);
     let reply = api.send(Method::PUT, &path, Some("application/json"), body).await?.ok()?;
     if json {
         say(&format!("{}\n", String::from_utf8_lossy(&reply.body)))?;
         return Ok(DONE);
     }
+    let said = reply.json::<Version>().unwrap_or_default();
     let done = match reply.status {
+        _ if !said.confirmed_by.is_empty() => {
+            let (version, peers) = (said.version.unwrap_or_default(), said.confirmed_by.join(", "));
+            say(&format!("stored {version}, on disk at {peers} too\n"))?;
+            return Ok(DONE);
+        }
         StatusCode::CREATED => "created",
         StatusCode::ACCEPTED => "queued, not on disk yet:",
         _ => "replaced",
     };
-    let version = reply.json::<Version>().map(|version| version.version).unwrap_or_default();
-    say(&format!("{done} {}\n", version.unwrap_or_default()))?;
+    say(&format!("{done} {}\n", said.version.unwrap_or_default()))?;
     Ok(DONE)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Version {
     version: Option<String>,
+    confirmed_by: Vec<String>,
+}
+
+/// The query that asks the node to wait for peers; the answer is waited for so much longer.
+fn confirmation(api: &Api, wanted: &args::Confirmation) -> String {
+    let Some(peers) = wanted.confirmed_by else { return String::new() };
+    let Some(time) = wanted.timeout else { return format!("?confirmedBy={peers}") };
+    api.be_patient(time);
+    format!("?confirmedBy={peers}&timeout={}ms", time.as_millis())
 }
 
 fn from_stdin() -> Result<Vec<u8>, Error> {
@@ -84,8 +100,9 @@ pub(super) async fn get(api: &Api, document: &args::Document) -> Result<u8, Erro
 }
 
 /// Deletes one document; one that is absent is deleted already.
-pub(super) async fn delete(api: &Api, document: &args::Document) -> Result<u8, Error> {
-    let path = document_path(&document.collection, &document.key)?;
+pub(super) async fn delete(api: &Api, delete: &args::Delete) -> Result<u8, Error> {
+    let path = document_path(&delete.document.collection, &delete.document.key)?;
+    let path = path + &confirmation(api, &delete.confirmation);
     api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
     Ok(DONE)
 }

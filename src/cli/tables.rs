@@ -62,12 +62,12 @@ async fn health_report(api: &Api) -> Result<(Reply, HealthReport), Error> {
     }
 }
 
-fn as_sent(reply: &Reply) -> String {
+pub(super) fn as_sent(reply: &Reply) -> String {
     format!("{}\n", String::from_utf8_lossy(&reply.body))
 }
 
 /// Lines of cells, aligned.
-fn table(lines: &[Vec<String>]) -> Result<String, Error> {
+pub(super) fn table(lines: &[Vec<String>]) -> Result<String, Error> {
     let failed = |_| Error::persistence("the table cannot be written", None);
     let mut writer = tabwriter::TabWriter::new(Vec::new()).minwidth(0).padding(2);
     for cells in lines {
@@ -83,7 +83,7 @@ fn pair(name: &str, value: impl Display) -> Vec<String> {
     [name.to_string(), if value.is_empty() { "-".to_string() } else { value }].into()
 }
 
-fn or_never(at: Option<Timestamp>) -> String {
+pub(super) fn or_never(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "never".to_string(), |at| at.to_string())
 }
 
@@ -161,7 +161,7 @@ fn health_table(report: &HealthReport) -> Result<String, Error> {
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const KIB: u64 = 1024;
     match bytes {
         0..KIB => format!("{bytes} B"),

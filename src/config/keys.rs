@@ -16,6 +16,8 @@ pub(crate) struct Key {
     pub(crate) or_null: bool,
     /// The built-in default, as JSON.
     pub(crate) default: &'static str,
+    /// Whether a running node takes a new value over (SIGHUP).
+    pub(crate) reloads: bool,
 }
 
 impl Key {
@@ -30,10 +32,13 @@ impl Key {
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key { path, kind, or_null: false, default }
+    Key { path, kind, or_null: false, default, reloads: false }
 }
 const fn or_null(path: &'static str, kind: Kind, default: &'static str) -> Key {
-    Key { path, kind, or_null: true, default }
+    Key { path, kind, or_null: true, default, reloads: false }
+}
+const fn while_running(key: Key) -> Key {
+    Key { reloads: true, ..key }
 }
 const fn whole(min: u64, max: u64, unit: &'static str) -> Kind {
     Whole { min, max, unit }
@@ -53,10 +58,10 @@ pub(crate) static KEYS: &[Key] = &[
     or_null("Board", BoardName, "null"),
     or_null("Cluster.NodeId", Name, "null"),
     key("Cluster.KeyFile", File, r#""data/cluster.key""#),
-    key("Cluster.Peers", Endpoints { max: MEMBERS_MAX }, "[]"),
-    key("Cluster.PeerConfirmationLagThresholdMs", THRESHOLD, "30000"),
-    key("Cluster.PeerConfirmationCriticalLagThresholdMs", THRESHOLD, "120000"),
-    key("Cluster.HealthCheckIntervalMs", whole(1_000, DAYS_MAX * 86_400_000, "milliseconds"), "300000"),
+    while_running(key("Cluster.Peers", Endpoints { max: MEMBERS_MAX }, "[]")),
+    while_running(key("Cluster.PeerConfirmationLagThresholdMs", THRESHOLD, "30000")),
+    while_running(key("Cluster.PeerConfirmationCriticalLagThresholdMs", THRESHOLD, "120000")),
+    while_running(key("Cluster.HealthCheckIntervalMs", whole(1_000, DAYS_MAX * 86_400_000, "milliseconds"), "300000")),
     or_null("Cluster.TcpPort", Port, "null"),
     key("Cluster.Visitor", Flag, "false"),
     key("Network.TcpPort", Port, "5000"),
@@ -69,7 +74,7 @@ pub(crate) static KEYS: &[Key] = &[
     or_null("Network.BroadcastAddresses", Broadcasts { max: HEARD_MAX }, "null"),
     key("Persistence.DatabasePath", File, r#""data/cbddc.db""#),
     key("Persistence.EnableWalMode", Flag, "true"),
-    key("Persistence.CacheSizeMb", whole(0, 1_048_576, "megabytes"), "50"),
+    while_running(key("Persistence.CacheSizeMb", whole(0, 1_048_576, "megabytes"), "50")),
     key("Persistence.CommitDelayMs", whole(0, 10_000, "milliseconds"), "0"),
     key("Persistence.EnableAutoBackup", Flag, "true"),
     key("Persistence.BackupPath", File, r#""backups/""#),
@@ -85,9 +90,13 @@ pub(crate) static KEYS: &[Key] = &[
     or_null("Api.UnixSocket", File, "null"),
     or_null("Api.TokenFile", File, "null"),
     or_null("Api.HealthAddress", Socket, "null"),
-    key("Logging.Level", OneOf(&["Trace", "Debug", "Information", "Warning", "Error", "Critical"]), r#""Information""#),
-    key("Logging.Format", OneOf(&["text", "json"]), r#""text""#),
-    or_null("Logging.Path", File, "null"),
+    while_running(key(
+        "Logging.Level",
+        OneOf(&["Trace", "Debug", "Information", "Warning", "Error", "Critical"]),
+        r#""Information""#,
+    )),
+    while_running(key("Logging.Format", OneOf(&["text", "json"]), r#""text""#)),
+    while_running(or_null("Logging.Path", File, "null")),
 ];
 
 /// The keys of one collection.

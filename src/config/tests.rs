@@ -1,5 +1,7 @@
 //! What is written against what it means, each class of wrong value once.
 
+mod wrong;
+
 use super::keys::KEYS;
 use super::*;
 use serde_json::json;

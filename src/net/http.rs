@@ -11,6 +11,7 @@ mod body;
 mod budget;
 mod bulk;
 mod changes;
+mod confirmed;
 mod connection;
 mod crowd;
 mod documents;
@@ -63,6 +64,8 @@ pub(crate) struct HttpOptions {
     pub bodies: Bodies,
     /// Readers of the change feed at once, those who wait and those whose stream is open.
     pub feeds_max: usize,
+    /// Requests that wait for peers at once: for confirmations, or until the node is in step.
+    pub awaiting_max: usize,
     /// An open stream says something at least so often.
     pub feed_keep_alive: Duration,
     /// For a request's headers to arrive, counted from the end of the answer before: idle time of a kept connection too.
@@ -92,13 +95,14 @@ impl Default for HttpOptions {
             header_bytes_max: 32 * 1024,
             bodies: Bodies::new(8 * 1024 * 1024),
             feeds_max: 16,
+            awaiting_max: 32,
             feed_keep_alive: Duration::from_secs(15),
             header_timeout: Duration::from_secs(15),
             grace: Duration::from_secs(1),
             transfer_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             job_timeout: Duration::from_secs(3600),
-            shutdown_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_millis(3_500),
             counters: Rc::default(),
         }
     }

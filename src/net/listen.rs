@@ -17,7 +17,7 @@ use std::time::Duration;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
 /// Connections accepted before others of this thread have their turn.
-const ACCEPTED_IN_A_TURN: u8 = 16;
+const ACCEPTED_IN_A_TURN: u8 = 32;
 
 /// The configuration key that changes a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +80,10 @@ pub async fn listen(address: IpAddr, port: u16, setting: PortSetting) -> Result<
 }
 
 /// Lets more connections wait to be accepted than the standard library asks for: while strangers come by the hundred, a
-/// member whose first packet finds the queue full would try again only after a second.
+/// member whose first packet finds the queue full would try again only after a second. Not very many either: whoever stands
+/// at the end waits for all before it.
 pub(super) fn lengthen_queue(socket: &impl AsFd) -> io::Result<()> {
-    const WAITING_MAX: i32 = 1024;
+    const WAITING_MAX: i32 = 256;
     Ok(rustix::net::listen(socket, WAITING_MAX)?)
 }
 

@@ -1,17 +1,18 @@
 //! What callers do: writes through the engine to storage, reads through the cache.
 
+use super::offline::key_waits;
 use super::shell::Shell;
 use crate::cache::{CacheStatistics, DocumentCache};
 use crate::document::{
-    CollectionSummary, Condition, Document, PAGE_DOCUMENTS_MAX, Page, Query, Stored, Version, WriteOp,
+    Accepted, CollectionSummary, Condition, Document, PAGE_DOCUMENTS_MAX, Page, Query, Stored, Version, WriteOp,
 };
 use crate::error::{Error, PersistenceKind};
 use crate::limits::{COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, KEY_BYTES_MAX};
-use crate::log::trace;
+use crate::log::{error, trace, warn};
 use crate::proto::{Client, Input, StoreFault};
 use crate::replica::{Precondition, Reply, Write};
 use crate::row::{Body, RowKey, Scope};
-use crate::time::Millis;
+use crate::time::{Millis, Stamp};
 use async_channel::Sender;
 use smol::Timer;
 use std::boxed::Box;
@@ -35,15 +36,27 @@ pub(super) struct Waiting {
 
 struct Caller {
     ops: Vec<Op>,
-    answer: Sender<Result<Reply, Error>>,
+    answer: Sender<Result<Reply, Failed>>,
+}
+
+/// Why storage did not do it, and what it was to do.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    ops: Vec<Op>,
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Error {
+        failed.error
+    }
 }
 
 /// What of an operation is needed when its answer comes.
 pub(super) struct Op {
-    collection: String,
-    key: String,
-    /// For the cache: the document and its expiry.
-    fresh: Option<(Vec<u8>, Option<Millis>)>,
+    pub(super) collection: String,
+    pub(super) key: String,
+    /// The document and its expiry; none for a delete.
+    pub(super) fresh: Option<(Vec<u8>, Option<Millis>)>,
 }
 
 /// The cache, and reads that are filling it.
@@ -65,6 +78,9 @@ struct Cached {
 impl Reads {
     pub(super) fn new(bytes: usize) -> Reads {
         Reads { cache: RefCell::new(DocumentCache::new(bytes)), filling: RefCell::default() }
+    }
+    pub(super) fn resize(&self, bytes: usize) {
+        self.cache.borrow_mut().resize(bytes);
     }
     pub(super) fn statistics(&self) -> CacheStatistics {
         self.cache.borrow().statistics()
@@ -98,13 +114,45 @@ impl Reads {
 }
 
 impl Shell {
+    /// Writes one operation, or queues it where the store refuses it now and nothing is asked of what stands there.
+    pub(crate) async fn accept(self: &Rc<Self>, op: WriteOp) -> Result<Accepted, Error> {
+        check(&op)?;
+        let now = self.engine.borrow().reading(self.now()).millis;
+        if op.condition != Condition::Always {
+            let stored = self.write(Vec::from([op])).await?.pop();
+            return stored.unwrap_or_else(|| Err(answered_less())).map(Accepted::Stored);
+        }
+        let waits = self.offline.holds(&op.collection, &op.key);
+        let (write, op) = self.meant(op, now);
+        if waits {
+            self.enqueue(op, Stamp::ZERO, "what was written before it waits")?;
+            return Ok(Accepted::Queued);
+        }
+        match self.ask(Client::Write(Vec::from([write])), Vec::from([op])).await {
+            Ok(Reply::Written(written)) => match written.first() {
+                Some(Ok(written)) => Ok(Accepted::Stored(Stored {
+                    version: Version { stamp: written.stamp, origin: written.origin },
+                    existed: written.existed,
+                    seq: written.seq,
+                })),
+                _ => Err(answered_less()),
+            },
+            Ok(_) => Err(answered_else()),
+            Err(Failed { error, mut ops }) => match ops.pop() {
+                Some(op) => self.queue_refused(op, error).await.map(|()| Accepted::Queued),
+                None => Err(error),
+            },
+        }
+    }
+
     /// Writes a group; each operation has its own result, given once it is on disk.
     pub(crate) async fn write(self: &Rc<Self>, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         let now = self.engine.borrow().reading(self.now()).millis;
         let mut results: Vec<Option<Error>> = Vec::with_capacity(ops.len());
         let (mut writes, mut kept, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for op in ops {
-            let refused = check(&op).err();
+            let waits = || self.offline.holds(&op.collection, &op.key).then(|| key_waits(&op));
+            let refused = check(&op).err().or_else(waits);
             if refused.is_none() {
                 let (write, op) = self.meant(op, now);
                 names.push((op.collection.clone(), op.key.clone()));
@@ -115,7 +163,6 @@ impl Shell {
         }
         let mut written = if writes.is_empty() { Vec::new() } else { self.submit(writes, kept).await? }.into_iter();
         let mut names = names.into_iter();
-        let missing = || Error::persistence("the store answered less than it was asked", None::<Box<_>>);
         Ok(results
             .into_iter()
             .map(|refused| match refused {
@@ -126,9 +173,10 @@ impl Shell {
                         Some(Ok(written)) => Ok(Stored {
                             version: Version { stamp: written.stamp, origin: written.origin },
                             existed: written.existed,
+                            seq: written.seq,
                         }),
                         Some(Err(_)) => Err(Error::Concurrency { collection, key }),
-                        None => Err(missing()),
+                        None => Err(answered_less()),
                     }
                 }
             })
@@ -142,27 +190,32 @@ impl Shell {
     ) -> Result<Vec<Result<crate::replica::Written, crate::replica::Refused>>, Error> {
         match self.ask(Client::Write(writes), ops).await? {
             Reply::Written(written) => Ok(written),
-            _ => Err(Error::persistence("the store answered something else", None::<Box<_>>)),
+            _ => Err(answered_else()),
         }
     }
 
-    /// Gives the engine a caller's request and waits for what becomes of it.
-    pub(super) async fn ask(self: &Rc<Self>, request: Client, ops: Vec<Op>) -> Result<Reply, Error> {
+    /// Gives the engine a caller's request and waits for what becomes of it, for a bounded time.
+    pub(super) async fn ask(self: &Rc<Self>, request: Client, ops: Vec<Op>) -> Result<Reply, Failed> {
+        let timeout = async {
+            Timer::after(WRITE_TIMEOUT).await;
+            let after_ms = WRITE_TIMEOUT.as_millis() as u64;
+            Err(Failed { error: Error::Timeout { operation: "store".to_string(), after_ms }, ops: Vec::new() })
+        };
+        smol::future::or(self.ask_patiently(request, ops), timeout).await
+    }
+
+    /// As [`Shell::ask`], for as long as it takes.
+    pub(super) async fn ask_patiently(self: &Rc<Self>, request: Client, ops: Vec<Op>) -> Result<Reply, Failed> {
         let client = self.waiting.next.get() + 1;
         self.waiting.next.set(client);
         let (answer, answered) = async_channel::bounded(1);
         self.waiting.callers.borrow_mut().insert(client, Caller { ops, answer });
         self.feed(Input::Client { client, request });
-        let timeout = async {
-            Timer::after(WRITE_TIMEOUT).await;
-            let after_ms = WRITE_TIMEOUT.as_millis() as u64;
-            Err(Error::Timeout { operation: "store".to_string(), after_ms })
+        let stopping = |_| {
+            let error = Error::Timeout { operation: "store, the node stops".to_string(), after_ms: 0 };
+            Err(Failed { error, ops: Vec::new() })
         };
-        let answered = async {
-            let stopping = |_| Err(Error::Timeout { operation: "store, the node stops".to_string(), after_ms: 0 });
-            answered.recv().await.unwrap_or_else(stopping)
-        };
-        smol::future::or(answered, timeout).await
+        answered.recv().await.unwrap_or_else(stopping)
     }
 
     /// The engine answers a caller: the cache follows in the same step, then the caller is told.
@@ -189,7 +242,8 @@ impl Shell {
                 let unknown = || Error::Timeout { operation: "store".to_string(), after_ms: 0 };
                 let failed = || Error::persistence("the store could not do it", None::<Box<_>>);
                 let error = self.fault.borrow_mut().take();
-                Err(error.unwrap_or_else(|| if fault == StoreFault::Unknown { unknown() } else { failed() }))
+                let error = error.unwrap_or_else(|| if fault == StoreFault::Unknown { unknown() } else { failed() });
+                Err(Failed { error, ops })
             }
         };
         // A caller that no longer waits has been told that the outcome is unknown.
@@ -204,6 +258,9 @@ impl Shell {
         if let Some(cached) = cached {
             trace!("cache hit collection={} key={}", collection, key);
             let over = cached.version.expires_at.is_some_and(|at| at <= now);
+            if over {
+                warn!("document not found, it has expired collection={} key={}", collection, key);
+            }
             let document =
                 || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
             return Ok((!over).then(document));
@@ -219,7 +276,10 @@ impl Shell {
                 filling.remove(&name);
             }
         }
-        let Some((document, expires_at)) = read? else { return Ok(None) };
+        let Some((document, expires_at)) = read.inspect_err(|error| damaged(error, collection, key))? else {
+            warn!("document not found collection={} key={}", collection, key);
+            return Ok(None);
+        };
         if !changed.get() {
             let cached = Cached { version: document.version, expires_at };
             self.reads.cache.borrow_mut().set(collection, key, document.value.as_slice(), cached);
@@ -249,7 +309,8 @@ impl Shell {
 
     /// What an operation means on this node: scope, expiry, precondition.
     fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
-        let configured = self.config.collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
+        let configured =
+            self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
         let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let precondition = match op.condition {
@@ -263,6 +324,20 @@ impl Shell {
         let body = op.value.map_or(Body::Tombstone, Body::Live);
         (Write { key, body, expires_at, precondition }, Op { collection: op.collection, key: op.key, fresh })
     }
+}
+
+/// Says that a document is damaged on this disk.
+fn damaged(error: &Error, collection: &str, key: &str) {
+    if matches!(error, Error::DatabaseCorruption { .. }) {
+        error!("corruption found collection={} key={} cause=\"{}\"", collection, key, error.to_string());
+    }
+}
+
+fn answered_less() -> Error {
+    Error::persistence("the store answered less than it was asked", None::<Box<_>>)
+}
+fn answered_else() -> Error {
+    Error::persistence("the store answered something else", None::<Box<_>>)
 }
 
 fn check(op: &WriteOp) -> Result<(), Error> {

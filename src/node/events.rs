@@ -6,6 +6,7 @@ use crate::log::{critical, debug, error, info, warn};
 use crate::net::{Fault, LinkError};
 use crate::proto::{Event, Input, LinkId, Refusal, Target};
 use crate::secure::DeviceKey;
+use crate::time::Millis;
 use crate::wire::{BeaconError, Bye};
 use std::format;
 use std::net::SocketAddr;
@@ -30,9 +31,7 @@ impl Shell {
                 let reason = reason.map_or_else(|| "the connection ended".to_string(), |reason| reason.reason());
                 info!("peer unlinked node={} reason=\"{}\"", node, reason);
             }
-            Event::DialFailed { target, failure } => {
-                debug!("dial failed target={:?} reason={:?}", target, failure);
-            }
+            Event::DialFailed { attempt, again_ms, .. } => self.dial_failed(attempt, again_ms),
             Event::Stranger { address, reason } => {
                 let next = match reason {
                     BeaconError::OtherCluster => OTHER_KEY,
@@ -136,14 +135,31 @@ impl Shell {
         }
     }
 
-    pub(super) fn dial_failed(&self, peer: String, error: &LinkError) {
+    /// Why the dial that the engine is about to hear of has failed.
+    pub(super) fn dial_went_wrong(&self, peer: String, error: &LinkError) {
         let reason = match std::error::Error::source(error) {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         };
-        // A peer that is away is dialled for ever: the error is kept once, and what else went wrong stays in sight.
-        if self.tracker.borrow_mut().failed(self.now().mono, &peer, &reason) {
+        self.tracker.borrow_mut().failed(self.now().mono, &peer, &reason);
+        self.dial_error.replace(Some((peer, reason)));
+    }
+
+    /// An attempt at a peer has failed. Whoever is away is dialled for ever: the error is kept once the attempts of a burst are
+    /// used up, and what else went wrong stays in sight.
+    fn dial_failed(&self, attempt: u32, again_ms: Millis) {
+        let Some((peer, reason)) = self.dial_error.borrow_mut().take() else { return };
+        let attempts = self.config.network.retry_attempts;
+        if attempt < attempts {
+            warn!(
+                "dial failed, it is tried again peer={} attempt={} attempts={} delay_ms={} reason=\"{}\"",
+                peer, attempt, attempts, again_ms, reason
+            );
+        } else if self.tracker.borrow_mut().is_to_be_recorded(&peer) {
+            warn!("dial failed, it goes on in the background peer={} attempts={} reason=\"{}\"", peer, attempt, reason);
             self.note(&reason, Some(&peer), "NETWORK_ERROR");
+        } else {
+            debug!("dial failed peer={} attempts={} delay_ms={} reason=\"{}\"", peer, attempt, again_ms, reason);
         }
     }
 
@@ -198,7 +214,7 @@ impl Shell {
     /// A target as people know it: what is configured, or the address that was heard.
     pub(super) fn target(&self, target: Target, addresses: &[SocketAddr]) -> String {
         match target {
-            Target::Fixed(index) => self.config.cluster.peers.get(index).cloned().unwrap_or_default(),
+            Target::Fixed(number) => self.fixed.borrow().named(number).cloned().unwrap_or_default(),
             Target::Heard(_) => addresses.first().map_or_else(String::new, ToString::to_string),
         }
     }

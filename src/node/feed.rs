@@ -9,10 +9,7 @@ use crate::document::{Change, Changes, ChangesQuery, PAGE_DOCUMENTS_MAX, Since, 
 use crate::error::Error;
 use crate::replica::{self, Bookmark, Feed, FeedPage, Stale};
 use crate::row::Row;
-use async_channel::{Receiver, Sender};
 use smol::Timer;
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::string::ToString;
 use std::time::Duration;
 use std::vec::Vec;
@@ -20,27 +17,6 @@ use std::vec::Vec;
 /// What changes within so long of a first change comes in the same answer: one writer in a hurry does not make every
 /// reader ask the store for each of its writes.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// Readers that wait for a change.
-#[derive(Debug, Default)]
-pub(super) struct Readers(RefCell<Vec<Sender<Infallible>>>);
-
-impl Readers {
-    /// Something has changed and can be read.
-    pub(super) fn wake(&self) {
-        // Nothing is ever sent: a channel that closes wakes whoever waits on it.
-        self.0.borrow_mut().clear();
-    }
-    /// A channel that closes at the next change.
-    fn next_change(&self) -> Receiver<Infallible> {
-        let (wake, woken) = async_channel::bounded(1);
-        let mut readers = self.0.borrow_mut();
-        // Who has gone away is forgotten here: there are never more than wait, and this one.
-        readers.retain(|reader| !reader.is_closed());
-        readers.push(wake);
-        woken
-    }
-}
 
 impl Shell {
     /// The next changes, waiting for a first one.
@@ -56,7 +32,7 @@ impl Shell {
         let mut feed = Feed { since, collection: query.collection.clone(), limit: query.limit };
         let mut over = Timer::after(query.wait);
         loop {
-            let changed = self.readers.next_change();
+            let changed = self.readers.next();
             let (rows, next, more) = match self.store.feed(feed.clone()).await? {
                 FeedPage::Rows { rows, next, more } => (rows, next, more),
                 FeedPage::Stale(stale) => return Err(expired(stale)),

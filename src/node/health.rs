@@ -18,6 +18,12 @@ use std::vec::Vec;
 /// Bytes above `MinFreeMb` from which on a store that has refused a document for want of space is thought to take them again.
 const ROOM_BYTES: u64 = 4 * 1024 * 1024;
 
+/// How often whoever waits for the node to be in step looks whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often it is said what of the log was left out.
+const SWEEP: Duration = Duration::from_secs(20);
+
 impl Shell {
     pub(crate) async fn health(&self) -> HealthReport {
         let began = clock::monotonic_us();
@@ -41,10 +47,30 @@ impl Shell {
     /// Looks at its health every few minutes and warns where it is not well: somebody may read the log who asks nothing.
     pub(super) async fn watch_health(self: Rc<Self>) {
         loop {
-            Timer::after(Duration::from_millis(self.config.cluster.health_check_interval_ms)).await;
+            let interval = Duration::from_millis(self.in_force.borrow().cluster.health_check_interval_ms);
+            let reloaded = self.reloads.next();
+            let due = async {
+                Timer::after(interval).await;
+                true
+            };
+            let earlier = async {
+                let _ = reloaded.recv().await;
+                false
+            };
+            if !smol::future::or(due, earlier).await {
+                continue;
+            }
             if let Some(warning) = warning(&self.health().await) {
                 warn!("{}", warning);
             }
+        }
+    }
+
+    /// Says now and then what of the log was left out.
+    pub(super) async fn sweep_log(self: Rc<Self>) {
+        loop {
+            Timer::after(SWEEP).await;
+            crate::log::sweep();
         }
     }
 
@@ -90,8 +116,9 @@ impl Shell {
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
                 // Freed by somebody else: no write needs to be tried for that to be known.
-                if room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none() {
-                    self.store_health.has_room();
+                let known = room >= ROOM_BYTES && self.config.persistence.max_database_mib.is_none();
+                if known && self.store_health.has_room() {
+                    self.offline.try_again();
                 }
                 if let Some(refusal) = self.store_health.refusal() {
                     return HealthEntry::new(HealthStatus::Unhealthy, refusal, data);
@@ -145,15 +172,43 @@ impl Shell {
         HealthEntry::new(HealthStatus::Degraded, format!("{text}: {next}"), data)
     }
 
-    pub(crate) fn readiness(&self) -> Readiness {
+    /// Whether it takes work. With `sync` it also is to have met whom it sees.
+    pub(crate) fn readiness(&self, sync: bool) -> Readiness {
         let engine = self.engine.borrow();
         let mut reasons = Vec::new();
+        if self.stopping.is_closed() {
+            reasons.push("the node stops".to_string());
+        }
+        if sync && engine.is_looking_around(self.now()) {
+            reasons.push("it has just started and is still looking for its peers".to_string());
+        }
+        if sync {
+            reasons.extend(
+                engine
+                    .to_be_met(self.now())
+                    .iter()
+                    .map(|address| format!("not in session yet with the peer at {address}")),
+            );
+        }
         if engine.is_bootstrapping() {
             reasons.push("a bootstrap is under way; reads show the state before it".to_string());
         }
         reasons.extend(engine.catching_up_with().iter().map(|node| format!("catching up with {node}")));
         reasons.extend(self.store_health.refusal());
         Readiness::new(reasons)
+    }
+
+    /// Waits until the node has caught up with the peers that it sees, at most so long, and less where the node stops.
+    pub(crate) async fn in_step(&self, wait: Duration) -> Readiness {
+        let until = self.now().mono.saturating_add(wait.as_millis() as u64);
+        loop {
+            let readiness = self.readiness(true);
+            if readiness.ready || self.now().mono >= until || self.stopping.is_closed() {
+                return readiness;
+            }
+            // What it depends on changes in many places, and few ask: it is looked at again and again.
+            Timer::after(LOOK_AGAIN).await;
+        }
     }
 }
 
@@ -179,8 +234,15 @@ fn warning(report: &HealthReport) -> Option<String> {
 }
 
 fn queue_entry(queue: &QueueStatus) -> HealthEntry {
-    let data = json!({ "length": queue.length, "capacity": queue.capacity, "bytes": queue.bytes });
-    if !queue.enabled {
+    let data = json!({ "length": queue.length, "capacity": queue.capacity, "bytes": queue.bytes, "lost": queue.lost });
+    if queue.lost > 0 {
+        let text = format!(
+            "{} operations that the last stop had kept were damaged in the spill file and are lost",
+            queue.lost
+        );
+        return HealthEntry::new(HealthStatus::Degraded, text, data);
+    }
+    if !queue.enabled && queue.length == 0 {
         return HealthEntry::new(HealthStatus::Healthy, "the offline queue is switched off", data);
     }
     let (status, text) = match queue.length {

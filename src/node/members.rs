@@ -46,7 +46,7 @@ impl Shell {
     }
 
     async fn decide(self: &Rc<Self>, decision: Client) -> Result<(), Error> {
-        self.ask(decision, Vec::new()).await.map(drop)
+        Ok(self.ask(decision, Vec::new()).await.map(drop)?)
     }
 
     /// The peers that stand under a name; those that lost it to another device do not.

@@ -54,7 +54,7 @@ impl Shell {
         let peers = self.engine.borrow().peers(self.now());
         let tracked: Vec<&PeerView> = peers.iter().filter(|peer| peer.tracked).collect();
         let count = |which: &dyn Fn(&PeerView) -> bool| tracked.iter().filter(|peer| which(peer)).count();
-        let threshold = self.config.cluster.lag_threshold_ms;
+        let threshold = self.in_force.borrow().cluster.lag_threshold_ms;
         metrics.gauge("cbddc_peers_tracked", "Members that are tracked.", tracked.len());
         metrics.gauge("cbddc_peers_linked", "Of these, linked now.", count(&|peer| peer.is_linked()));
         metrics.gauge(
@@ -104,7 +104,8 @@ impl Shell {
             ("foreign".to_string(), counters.foreign),
         ];
         metrics.counters("cbddc_beacons_total", "Datagrams received, by what they were.", "kind", beacons);
-        let retries = [("dial".to_string(), links.dials_failed.get())];
+        let retries =
+            [("dial".to_string(), links.dials_failed.get()), ("queue".to_string(), self.offline.status().retries)];
         metrics.counters("cbddc_retries_total", "Attempts that failed and are made again.", "operation", retries);
         let help = "Bytes received on links, encryption included.";
         metrics.counter("cbddc_link_received_bytes_total", help, links.bytes_in.get());
@@ -120,6 +121,11 @@ impl Shell {
         metrics.gauge("cbddc_queue_operations", "Operations that wait in the offline queue.", queue.length);
         metrics.gauge("cbddc_queue_capacity_operations", "Operations that fit.", queue.capacity);
         metrics.gauge("cbddc_queue_bytes", "Bytes that wait in the offline queue.", queue.bytes);
+        metrics.counter("cbddc_queue_accepted_total", "Operations that it has accepted.", queue.accepted);
+        metrics.counter("cbddc_queue_delivered_total", "Of all that waited, carried out.", queue.delivered);
+        metrics.counter("cbddc_queue_refused_total", "Operations refused because it was full.", queue.refused);
+        let help = "Operations of the last stop that were damaged in the spill file.";
+        metrics.counter("cbddc_queue_lost_total", help, queue.lost);
     }
 
     fn cache_metrics(&self, metrics: &mut Metrics) {

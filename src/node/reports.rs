@@ -66,7 +66,7 @@ impl Shell {
 
     /// The offline queue as it is now.
     pub(super) fn queue_status(&self) -> QueueStatus {
-        QueueStatus::default()
+        self.offline.status()
     }
 
     pub(crate) fn peers_report(&self) -> PeersReport {

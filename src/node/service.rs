@@ -2,16 +2,18 @@
 
 use super::shell::Shell;
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
-    RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
 use crate::net::http;
 use crate::report::{
-    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
 };
+use crate::row::Scope;
 use std::rc::Rc;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Takes each call to the shell.
@@ -20,6 +22,18 @@ pub(super) struct Service(pub(super) Rc<Shell>);
 impl http::Service for Service {
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error> {
         self.0.write(ops).await
+    }
+    fn is_local(&self, collection: &str) -> bool {
+        self.0.scope(collection) == Scope::Local
+    }
+    async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        self.0.confirmed(stored, peers, wait).await
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        self.0.accept(op).await
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.0.offline.latest(collection, key)
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         self.0.get(collection, key).await
@@ -41,6 +55,9 @@ impl http::Service for Service {
     }
     async fn peers(&self) -> PeersReport {
         self.0.peers_report()
+    }
+    async fn site(&self, wait: Duration) -> SiteReport {
+        self.0.site(wait).await
     }
     async fn untrack(&self, node_id: &str) -> Result<(), Error> {
         self.0.untrack(node_id).await
@@ -74,6 +91,9 @@ impl http::Service for Service {
         self.0.metrics(names).await
     }
     fn readiness(&self) -> Readiness {
-        self.0.readiness()
+        self.0.readiness(false)
+    }
+    async fn in_step(&self, wait: Duration) -> Readiness {
+        self.0.in_step(wait).await
     }
 }

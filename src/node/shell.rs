@@ -1,17 +1,20 @@
 //! The loop: inputs to the engine, its outputs to storage, links, callers and the log.
 
 use super::backups::Backups;
+use super::confirmations::Confirmations;
 use super::damage::Known;
 use super::documents::{Reads, Waiting};
-use super::feed::Readers;
 use super::links::LinkTable;
+use super::offline::Offline;
+use super::reload::FixedPeers;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
+use super::waiters::Waiters;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
-use crate::log::{trace, warn};
+use crate::log::{error, trace, warn};
 use crate::net::{Beacons, http};
 use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
@@ -30,7 +33,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -51,10 +54,24 @@ pub(super) struct Addresses {
     pub(super) http: Cell<Option<SocketAddr>>,
 }
 
+/// A stop takes at most this, whatever disk and peers do, and some for the process itself...
+const STOP_MS: Millis = 7_500;
+/// ...of which carrying out what is queued gets this, where the store takes it,
+const STOP_DRAIN: Duration = Duration::from_millis(500);
+/// keeping what is queued this,
+const STOP_SPILL: Duration = Duration::from_secs(2);
+/// and closing the database what is left, at least this. Requests under way have their own bound (`HttpOptions`), before.
+const STOP_CLOSE: Duration = Duration::from_millis(1_000);
+
 /// Everything of one node, on one thread.
 pub(crate) struct Shell {
     pub(super) executor: Rc<LocalExecutor<'static>>,
+    /// As it was started. What may change while it runs is read from `in_force`.
     pub(super) config: Config,
+    pub(super) in_force: RefCell<Config>,
+    pub(super) fixed: RefCell<FixedPeers>,
+    /// Those who wait for time to pass, as the configuration says it.
+    pub(super) reloads: Waiters,
     pub(super) identity: Identity,
     pub(super) addresses: Addresses,
     pub(super) store: Store,
@@ -63,7 +80,13 @@ pub(crate) struct Shell {
     pub(super) links: LinkTable,
     pub(super) waiting: Waiting,
     pub(super) reads: Reads,
-    pub(super) readers: Readers,
+    pub(super) offline: Offline,
+    /// Readers of the change feed that wait for a change.
+    pub(super) readers: Waiters,
+    pub(super) confirmations: Confirmations,
+    /// Those who wait for what members say of themselves.
+    pub(super) site_news: Waiters,
+    site_seen: Cell<u64>,
     pub(super) tracker: RefCell<SyncTracker>,
     pub(super) beacons: Option<Beacons>,
     pub(super) started_at: Millis,
@@ -80,6 +103,8 @@ pub(crate) struct Shell {
     handling: Cell<bool>,
     /// The error behind the fault that the engine is being told.
     pub(super) fault: RefCell<Option<Error>>,
+    /// The peer and the error behind the failed dial that the engine is being told.
+    pub(super) dial_error: RefCell<Option<(String, String)>>,
     pub(super) store_health: StoreHealth,
     pub(super) damage: Known,
     /// What happened to the database, until a person has acknowledged it.
@@ -88,6 +113,9 @@ pub(crate) struct Shell {
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
+    /// Requests that storage was given, and those it has answered.
+    pub(super) store_asked: Cell<u64>,
+    pub(super) store_answered: Cell<u64>,
     wake: Sender<()>,
     scheduled: Cell<Millis>,
     synchronised: Cell<(Millis, bool)>,
@@ -105,12 +133,14 @@ pub(super) struct Parts {
     pub(super) database_path: PathBuf,
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
+    pub(super) offline: Offline,
     pub(super) backups: BackupLedger,
 }
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups } = parts;
+        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline, backups } =
+            parts;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
@@ -123,7 +153,11 @@ impl Shell {
             links: LinkTable::default(),
             waiting: Waiting::default(),
             reads,
-            readers: Readers::default(),
+            offline,
+            readers: Waiters::default(),
+            confirmations: Confirmations::default(),
+            site_news: Waiters::default(),
+            site_seen: Cell::new(0),
             tracker: RefCell::default(),
             started_at: clock::monotonic_ms(),
             stopped,
@@ -135,17 +169,23 @@ impl Shell {
             inputs: RefCell::default(),
             handling: Cell::new(false),
             fault: RefCell::default(),
+            dial_error: RefCell::default(),
             store_health: StoreHealth::default(),
             damage: Known::default(),
             incident: RefCell::default(),
             backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
+            store_asked: Cell::new(0),
+            store_answered: Cell::new(0),
             wake,
             scheduled: Cell::new(0),
             synchronised: Cell::new((clock::monotonic_ms(), clock::synchronised())),
             engine: RefCell::new(engine),
             executor,
+            in_force: RefCell::new(config.clone()),
+            fixed: RefCell::new(FixedPeers::new(&config.cluster.peers)),
+            reloads: Waiters::default(),
             config,
             identity,
             addresses,
@@ -155,6 +195,7 @@ impl Shell {
         });
         shell.spawn(shell.clone().pass_time(woken));
         shell.spawn(shell.clone().take_answers(answers));
+        shell.spawn(shell.clone().drain_forever());
         shell
     }
 
@@ -201,7 +242,20 @@ impl Shell {
             self.drain();
         }
         self.handling.set(false);
+        self.tell_news();
         self.schedule();
+    }
+
+    /// Wakes those who wait for what the engine knows.
+    fn tell_news(&self) {
+        let (confirmations, site) = {
+            let engine = self.engine.borrow();
+            (engine.confirmations(), engine.site_revision())
+        };
+        self.confirmations.are_at(confirmations);
+        if self.site_seen.replace(site) != site {
+            self.site_news.wake();
+        }
     }
 
     fn drain(self: &Rc<Self>) {
@@ -228,7 +282,9 @@ impl Shell {
                 let shell = self.clone();
                 self.in_order(async move {
                     let (result, error) = split(answer.await);
-                    shell.store_health.answered(error.as_ref(), grows);
+                    if shell.store_health.answered(error.as_ref(), grows) {
+                        shell.offline.try_again();
+                    }
                     (Input::Stored { ticket, result }, error)
                 });
             }
@@ -256,11 +312,13 @@ impl Shell {
                 self.reads.changed(&keys);
                 self.readers.wake();
             }
+            Output::Report { to, nonce } => self.report_to(to, nonce),
             Output::Event(event) => self.happened(event),
         }
     }
 
     fn in_order(&self, answer: impl Future<Output = (Input, Option<Error>)> + 'static) {
+        self.store_asked.set(self.store_asked.get() + 1);
         // The receiver lives as long as the node; when it is gone nobody waits for the answer.
         let _ = self.store_order.try_send(Box::pin(answer));
     }
@@ -268,6 +326,7 @@ impl Shell {
     async fn take_answers(self: Rc<Self>, answers: Receiver<InOrder>) {
         while let Ok(answer) = answers.recv().await {
             let (input, error) = answer.await;
+            self.store_answered.set(self.store_answered.get() + 1);
             self.fault.replace(error);
             self.feed(input);
         }
@@ -325,7 +384,12 @@ impl Shell {
         }
     }
 
+    /// Ends everything in order, in bounded time whatever disk and peers do.
+    ///
+    /// # Errors
+    /// Queued operations could be neither carried out nor kept.
     pub(super) async fn shutdown(self: &Rc<Self>) -> Result<(), Error> {
+        let began = self.now().mono;
         // No new requests; those under way are answered, by storage too, before it is closed.
         self.stop_taking.close();
         let ending: Vec<_> = self.http_ended.borrow_mut().drain(..).collect();
@@ -333,11 +397,33 @@ impl Shell {
             let _ = ended.recv().await;
         }
         self.feed(Input::Stop);
-        self.links.drained().await;
-        self.note_backup_clock().await;
-        let closed = self.store.close().await;
+        let (emptied, ()) = smol::future::zip(self.empty_queue(STOP_DRAIN, STOP_SPILL), self.links.drained()).await;
+        let left = Duration::from_millis((began + STOP_MS).saturating_sub(self.now().mono)).max(STOP_CLOSE);
+        let late = async {
+            Timer::after(left).await;
+            None
+        };
+        let closing = async {
+            self.note_backup_clock().await;
+            Some(self.store.close().await)
+        };
+        match smol::future::or(closing, late).await {
+            Some(Ok(())) => {}
+            // What was answered is in the log, which the next start copies back.
+            Some(Err(error)) => error!("the database was not closed cleanly cause=\"{}\"", error.to_string()),
+            None => {
+                warn!("the disk does not answer, the database is not closed; all that was answered is on it");
+                self.store.abandon();
+            }
+        }
         self.stop.close();
-        closed
+        emptied
+    }
+
+    /// Ends without waiting for anything. What was answered is durable; what is queued is lost.
+    pub(super) fn abandon(&self) {
+        self.store.abandon();
+        self.stop.close();
     }
 }
 

@@ -1,15 +1,17 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
+use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
-use crate::config::{Config, default_node_id};
+use crate::config::{ClusterConfig, Config, default_node_id};
 use crate::error::Error;
 use crate::log::{critical, info, warn};
 use crate::net::Beacons;
 use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
+use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Recovery, Store};
+use crate::store::{Options, Recovery, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -27,7 +29,7 @@ const TOMBSTONE_MIN_AGE: Millis = 86_400_000;
 const MAINTAIN_INTERVAL: Millis = 1_000;
 
 pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Rc<Shell>, Error> {
-    let cluster_key = key::load_or_create_cluster_key(&config.cluster.key_file)?;
+    let cluster_key = cluster_key(&config.cluster)?;
     let device_key = DeviceKey::from_private(key::load_or_create_device_key(&config.device_key_file())?);
     let device = device_key.device_id();
     let node_id = match config.cluster.node_id.clone().or_else(|| default_node_id(&device)) {
@@ -51,6 +53,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
             .then(|| Recovery { backups: persistence.backup_path.clone(), peers: !config.cluster.peers.is_empty() }),
         ..Options::new(persistence.database_path.clone())
     };
+    lend_reserve(&options.path);
     let opening = Store::open(options, &mut random);
     if let Err(error @ Error::DatabaseCorruption { .. }) = &opening {
         critical!("the database cannot be used cause=\"{}\"", error.to_string());
@@ -89,7 +92,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         discovery: config.network.discovery && !alone,
         beacon_interval: config.network.beacon_interval_ms,
         fixed_peers: if alone { 0 } else { config.cluster.peers.len() },
-        retry_delay: config.network.retry_delay_ms,
+        retry: RetryPolicy::new(config.network.retry_attempts, config.network.retry_delay_ms),
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
         tombstone_min_age: TOMBSTONE_MIN_AGE,
@@ -100,6 +103,8 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
+    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -111,8 +116,18 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
     let backups = opened.backups;
-    let shell =
-        Shell::new(Parts { executor, config, identity, addresses, store, database_path, engine, beacons, backups });
+    let shell = Shell::new(Parts {
+        executor,
+        config,
+        identity,
+        addresses,
+        store,
+        database_path,
+        engine,
+        beacons,
+        offline,
+        backups,
+    });
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
@@ -138,11 +153,28 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
     shell.spawn(shell.clone().hear_of_damage());
+    shell.spawn(shell.clone().sweep_log());
     shell.spawn(shell.clone().scrub_forever(random()));
     shell.spawn(shell.clone().back_up_forever());
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)
+}
+
+/// The key of the key file. Where there is none yet, it is made of what the service manager handed over, else a new one.
+fn cluster_key(cluster: &ClusterConfig) -> Result<key::KeyBytes, Error> {
+    let file = &cluster.key_file;
+    let Some(credential) = &cluster.key_credential else { return key::load_or_create_cluster_key(file) };
+    let given = key::load_cluster_key(credential)?;
+    let taken = key::load_or_adopt_cluster_key(file, &given)?;
+    if taken != given {
+        // As after `cbddc key set`: what was changed here last must not be undone by a start.
+        warn!(
+            "the key that the service manager hands over is not the one of the key file, which is in force file={}",
+            file.display()
+        );
+    }
+    Ok(taken)
 }
 
 /// The operating system's generator. It is asked once here, so that a machine without one is told at the start.

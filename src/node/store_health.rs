@@ -1,7 +1,7 @@
 //! Whether storage takes what it is given: for health and readiness, and the log, once for each change.
 
 use crate::error::{Error, PersistenceKind};
-use crate::log::{error, info};
+use crate::log::{critical, error, info};
 use crate::replica::Request;
 use crate::row::Body;
 use std::cell::RefCell;
@@ -29,8 +29,8 @@ pub(super) fn grows(request: &Request) -> bool {
 }
 
 impl StoreHealth {
-    /// Takes note of an answer to a request; `grew` where that added documents.
-    pub(super) fn answered(&self, error: Option<&Error>, grew: bool) {
+    /// Takes note of an answer to a request; `grew` where that added documents. Says whether it ends a refusal.
+    pub(super) fn answered(&self, error: Option<&Error>, grew: bool) -> bool {
         let mut refusal = self.0.borrow_mut();
         match error {
             // Too many wait: an answer to those callers, and nothing that is wrong with the disk.
@@ -39,16 +39,21 @@ impl StoreHealth {
                 let space = matches!(error, Error::Persistence { kind: PersistenceKind::DiskFull, .. });
                 let why = error.to_string();
                 if refusal.as_ref().is_none_or(|before| before.space != space) {
-                    error!("the store refuses what it is given cause=\"{}\"", why);
+                    match space {
+                        true => error!("the store refuses what it is given cause=\"{}\"", why),
+                        false => critical!("the database cannot be used cause=\"{}\"", why),
+                    }
                 }
                 *refusal = Some(Refusal { why, space });
             }
             None if refusal.as_ref().is_some_and(|before| grew || !before.space) => {
                 info!("the store takes writes again");
                 *refusal = None;
+                return true;
             }
             None => {}
         }
+        false
     }
     /// The database is only read, until the node is started anew.
     pub(super) fn read_only(&self, why: Option<String>) {
@@ -56,12 +61,14 @@ impl StoreHealth {
             *self.0.borrow_mut() = Some(Refusal { why, space: false });
         }
     }
-    /// There is room again, whether or not anybody has tried since.
-    pub(super) fn has_room(&self) {
+    /// There is room again, whether or not anybody has tried since. Says whether that ends a refusal.
+    pub(super) fn has_room(&self) -> bool {
         let mut refusal = self.0.borrow_mut();
-        if refusal.take_if(|refusal| refusal.space).is_some() {
+        let ends = refusal.take_if(|refusal| refusal.space).is_some();
+        if ends {
             info!("there is room for documents again");
         }
+        ends
     }
     /// Why the last request was refused.
     pub(super) fn refusal(&self) -> Option<String> {

@@ -26,9 +26,17 @@ const MESSAGE_BYTES_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct SyncTracker {
     errors: VecDeque<RecentError>,
-    /// By address: why the last attempt to link failed, and when.
-    failures: BTreeMap<String, (String, Millis)>,
+    /// By address: the last attempt to link that failed.
+    failures: BTreeMap<String, Failure>,
     last_sync: Option<Millis>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    at: Millis,
+    /// It stands among the recent errors.
+    recorded: bool,
 }
 
 impl SyncTracker {
@@ -53,13 +61,21 @@ impl SyncTracker {
     }
     /// An attempt to link has failed; true where that is news of this address. `mono` is the monotonic clock.
     pub(super) fn failed(&mut self, mono: Millis, address: &str, reason: &str) -> bool {
-        self.failures.retain(|_, (_, at)| *at + FAILURE_KEPT_MS >= mono);
+        self.failures.retain(|_, failure| failure.at + FAILURE_KEPT_MS >= mono);
         if self.failures.len() == FAILURES_MAX && !self.failures.contains_key(address) {
-            let oldest = self.failures.iter().min_by_key(|(_, (_, at))| *at).map(|(address, _)| address.clone());
+            let oldest = self.failures.iter().min_by_key(|(_, failure)| failure.at).map(|(address, _)| address.clone());
             oldest.and_then(|oldest| self.failures.remove(&oldest));
         }
-        let before = self.failures.insert(bounded(address), (bounded(reason), mono));
-        before.is_none_or(|(before, _)| before != bounded(reason))
+        let (address, reason) = (bounded(address), bounded(reason));
+        let before = self.failures.remove(&address);
+        let news = before.as_ref().is_none_or(|before| before.reason != reason);
+        let recorded = !news && before.is_some_and(|before| before.recorded);
+        self.failures.insert(address, Failure { reason, at: mono, recorded });
+        news
+    }
+    /// Whether a failure is to be recorded as an error: once for each reason.
+    pub(super) fn is_to_be_recorded(&mut self, address: &str) -> bool {
+        self.failures.get_mut(&bounded(address)).is_some_and(|failure| !std::mem::replace(&mut failure.recorded, true))
     }
     pub(super) fn succeeded(&mut self, address: &str) {
         self.failures.remove(address);
@@ -68,7 +84,8 @@ impl SyncTracker {
     pub(super) fn failures(&self, mono: Millis) -> impl Iterator<Item = (&str, &str)> {
         let late = move |at: Millis| at + FAILURE_KEPT_MS >= mono;
         let all = self.failures.iter();
-        all.filter(move |(_, (_, at))| late(*at)).map(|(address, (reason, _))| (address.as_str(), reason.as_str()))
+        let recent = all.filter(move |(_, failure)| late(failure.at));
+        recent.map(|(address, failure)| (address.as_str(), failure.reason.as_str()))
     }
 }
 
@@ -99,7 +116,9 @@ mod tests {
     fn a_failure_is_known_until_it_is_over_or_was_not_repeated_for_long() {
         let mut tracker = SyncTracker::default();
         assert!(tracker.failed(0, "10.0.0.2:5000", "refused") && !tracker.failed(500, "10.0.0.2:5000", "refused"));
+        assert!(tracker.is_to_be_recorded("10.0.0.2:5000") && !tracker.is_to_be_recorded("10.0.0.2:5000"));
         assert!(tracker.failed(1_000, "10.0.0.2:5000", "filtered"));
+        assert!(tracker.is_to_be_recorded("10.0.0.2:5000"), "for another reason");
         assert!(tracker.failed(200_000, "10.0.0.3:5000", "refused"));
         assert_eq!(
             tracker.failures(200_000).collect::<Vec<_>>(),

@@ -10,6 +10,7 @@ use super::members::{MemberRecord, Members, Standing};
 use super::refusals::Refusals;
 use super::repair::{Fetching, Repairs};
 use super::session::Session;
+use super::site::Site;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONE_BYTES_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
@@ -67,6 +68,8 @@ pub struct Engine {
     pub(super) members: Members,
     pub(super) sessions: BTreeMap<LinkId, Session>,
     pub(super) dialler: Dialler,
+    /// The fixed peers, by the numbers that the shell knows them by.
+    pub(super) fixed: Vec<usize>,
     /// Devices that this node has refused.
     pub(super) refused: Refusals,
     /// Devices that have refused this node.
@@ -87,8 +90,9 @@ pub struct Engine {
     pub(super) fork_after: Millis,
     pub(super) new_device_after: Millis,
     pub(super) discovery: Discovery,
+    pub(super) site: Site,
     next_ticket: u64,
-    started_at: Millis,
+    pub(super) started_at: Millis,
     pub(super) rotate_after: Millis,
     maintain_at: Millis,
     maintaining: bool,
@@ -110,6 +114,7 @@ impl Engine {
             members: Members::new(members),
             sessions: BTreeMap::new(),
             dialler: Dialler::default(),
+            fixed: (0..settings.fixed_peers).collect(),
             refused: Refusals::default(),
             refused_by: Refusals::default(),
             clock,
@@ -124,6 +129,7 @@ impl Engine {
             fork_after: 0,
             new_device_after: 0,
             discovery: Discovery::new(now),
+            site: Site::default(),
             next_ticket: 0,
             started_at: now.mono,
             rotate_after: 0,
@@ -174,6 +180,12 @@ impl Engine {
                 self.discovery.renew(now);
                 self.dialler.forgive();
             }
+            Input::FixedPeers { numbers } => {
+                self.fixed = numbers;
+                self.dialler.keep_fixed(&self.fixed);
+            }
+            Input::AskSite => self.ask_site(now),
+            Input::Report { to, nonce, report } => self.own_report(to, nonce, report),
             Input::Stop => self.stop(now),
         }
         if self.knowledge.replica != self.said_as {
@@ -200,6 +212,7 @@ impl Engine {
         for session in self.sessions.values() {
             deadline = deadline.min(session.fetching.as_ref().map_or(Millis::MAX, Fetching::deadline));
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
+            deadline = deadline.min(session.news_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.retry_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.compare_at.unwrap_or(Millis::MAX));

@@ -3,9 +3,10 @@
 use super::refusals::Refusal;
 use crate::id::{DeviceId, NodeId, ReplicaId};
 use crate::replica::{Batch, Bootstrapped, Damaged, Decision, Found, Knowledge, Reply, Request, Stream, Write};
+use crate::retry::RetryPolicy;
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
-use crate::wire::{BeaconKey, Bye, Message};
+use crate::wire::{BeaconKey, Bye, MemberReport, Message};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -33,7 +34,7 @@ pub struct Ticket(pub u64);
 /// Whom to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// `Cluster.Peers`, by index; its name is resolved at each dial.
+    /// One of `Cluster.Peers`, by the number that the shell knows it by; its name is resolved at each dial.
     Fixed(usize),
     /// A node that was heard, by its instance.
     Heard(u64),
@@ -165,6 +166,23 @@ pub enum Input {
         /// First the one to send with.
         keys: Vec<BeaconKey>,
     },
+    /// The fixed peers are others now. One that stays keeps its number, and no number is used again; a link to one that is
+    /// gone stays until it ends.
+    FixedPeers {
+        /// All of them.
+        numbers: Vec<usize>,
+    },
+    /// Ask every member how it is.
+    AskSite,
+    /// What this node says of itself.
+    Report {
+        /// To whom, as it was asked for.
+        to: LinkId,
+        /// Of the question.
+        nonce: u64,
+        /// What.
+        report: MemberReport,
+    },
     /// Say goodbye to everybody.
     Stop,
 }
@@ -231,6 +249,13 @@ pub enum Output {
         /// Their keys.
         keys: Vec<RowKey>,
     },
+    /// Gather what this node says of itself; comes back as [`Input::Report`].
+    Report {
+        /// For whom.
+        to: LinkId,
+        /// Of the question.
+        nonce: u64,
+    },
     /// For the log, the sync tracker and the counters.
     Event(Event),
 }
@@ -267,6 +292,10 @@ pub enum Event {
         target: Target,
         /// Why.
         failure: DialFailure,
+        /// How many have failed in a row.
+        attempt: u32,
+        /// After how long it is tried again, milliseconds.
+        again_ms: Millis,
     },
     /// A datagram that is not of this cluster; said once for each address.
     Stranger {
@@ -377,10 +406,11 @@ pub struct Settings {
     pub discovery: bool,
     /// Shortest time between beacons, milliseconds; default 5000.
     pub beacon_interval: Millis,
-    /// Number of fixed peers.
+    /// Number of fixed peers, which are numbered from 0.
     pub fixed_peers: usize,
-    /// Delay after the first failed dial, milliseconds; default 1000.
-    pub retry_delay: Millis,
+    /// How a dial that failed is tried again: the attempts of one burst, and the first delay. Beyond the burst dialling goes on
+    /// for ever, up to the policy's cap.
+    pub retry: RetryPolicy,
     /// Links at once, 2 to [`LINKS_MAX`](crate::limits::LINKS_MAX).
     pub links_max: usize,
     /// Unconfirmed row bytes for each link.

@@ -1,11 +1,12 @@
 //! Whom to dial and when: back-off for each target, and who waits for whom when both could dial.
 
 use super::io::{Now, Target};
+use crate::retry::{DELAY_CAP_MS, RetryPolicy};
 use crate::time::Millis;
 use alloc::collections::BTreeMap;
 
 /// Longest time between two dials of one target.
-pub(super) const BACKOFF_CAP_MS: Millis = 60_000;
+pub(super) const BACKOFF_CAP_MS: Millis = DELAY_CAP_MS;
 /// A name that was taken is offered again after this: a person has to settle it first.
 pub(super) const REFUSED_REST_MS: Millis = 20_000;
 /// The node with the higher replica gives the other this long to dial first.
@@ -52,6 +53,10 @@ impl Dialler {
             _ => LinkState::Closed,
         }
     }
+    /// Whether no attempt at it has ended yet.
+    pub(super) fn is_first(&self, target: Target) -> bool {
+        self.targets.get(&target).is_none_or(|state| state.failures == 0 && state.not_before == 0)
+    }
     pub(super) fn dialling(&self) -> usize {
         self.targets.values().filter(|state| state.dialling).count()
     }
@@ -62,13 +67,22 @@ impl Dialler {
         }
         self.targets.entry(target).or_default().dialling = true;
     }
-    /// A dial, or the link that it led to, has failed: exponential with full jitter, up to the cap.
-    pub(super) fn failed(&mut self, now: Now, target: Target, base: Millis, rng: &mut fastrand::Rng) {
+    /// A dial, or the link that it led to, has failed: tried again as the policy says, beyond its attempts for ever, up to its
+    /// cap. Answers how many have failed in a row, and after how long it is tried again.
+    pub(super) fn failed(
+        &mut self,
+        now: Now,
+        target: Target,
+        policy: &RetryPolicy,
+        rng: &mut fastrand::Rng,
+    ) -> (u32, Millis) {
         let state = self.targets.entry(target).or_default();
         state.dialling = false;
         state.failures = state.failures.saturating_add(1);
-        let ceiling = base.max(1).saturating_mul(1 << state.failures.min(16)).min(BACKOFF_CAP_MS);
-        state.not_before = now.mono + base / 4 + rng.u64(0..=ceiling);
+        // Never at once: a peer that hangs up right away is not dialled without a pause.
+        let delay = policy.delay_ms() / 4 + policy.jittered(state.failures, rng.u64(..));
+        state.not_before = now.mono + delay;
+        (state.failures, delay)
     }
     /// The link is in session.
     pub(super) fn succeeded(&mut self, target: Target) {
@@ -77,6 +91,11 @@ impl Dialler {
     /// Everybody may be dialled at once: what they failed for may be over.
     pub(super) fn forgive(&mut self) {
         self.targets.retain(|_, state| state.dialling);
+    }
+    /// Fixed peers that are none of these are forgotten; those under way end by themselves.
+    pub(super) fn keep_fixed(&mut self, numbers: &[usize]) {
+        let kept = |target: &Target| !matches!(target, Target::Fixed(number) if !numbers.contains(number));
+        self.targets.retain(|target, state| kept(target) || state.dialling);
     }
     /// Not before some time from now, whatever happened.
     pub(super) fn rest(&mut self, now: Now, target: Target, time: Millis) {

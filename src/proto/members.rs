@@ -179,10 +179,15 @@ impl Members {
             let standing = records.get(device).map(|record| record.standing);
             if standing != member.standing {
                 member.standing = standing;
+                self.changes += 1;
                 changed.push(*device);
             }
         }
         changed
+    }
+    /// Rises whenever anybody is known to have more on disk, or stands elsewhere.
+    pub(super) fn revision(&self) -> u64 {
+        self.changes
     }
     /// What every tracked member has on disk; `None` of nobody.
     pub(super) fn confirmed_by_all(&self) -> Option<VersionVector> {

@@ -216,6 +216,7 @@ impl Engine {
                 out.in_flight_bytes -= bytes;
             }
         }
+        let before = self.members.revision();
         self.members.confirm(&device, replica, &confirm.vector, wall);
         if session_met {
             self.members.heard(&device, replica, &confirm.vector, 0);
@@ -224,6 +225,9 @@ impl Engine {
             if relayed.device != self.settings.device && relayed.device != device {
                 self.members.confirm(&relayed.device, relayed.replica, &relayed.vector, wall);
             }
+        }
+        if self.members.revision() != before {
+            self.confirmations_are_news(now, link);
         }
         self.reconsider(now, link);
         self.pump(now, link);

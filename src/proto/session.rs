@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) next_stream: u32,
     /// A Confirm is due to it although it sent nothing: our vector has risen.
     pub(super) announce_at: Option<Millis>,
+    /// It is told then what others have confirmed, if that is news to it.
+    pub(super) news_at: Option<Millis>,
     /// Rows of others are passed on to it then, if it lacks them still.
     pub(super) relay_at: Option<Millis>,
     /// No reconciliation before this.
@@ -38,6 +40,8 @@ pub(super) struct Session {
     /// Storage has refused a batch of it so many times in a row, and is offered none before this.
     pub(super) refusals: u32,
     pub(super) retry_at: Option<Millis>,
+    /// It is told again then how this node is; `None` before the first time.
+    pub(super) report_at: Option<Millis>,
     /// What has been relayed of others' confirmations.
     pub(super) relayed_upto: u64,
     pub(super) round_trip_ms: Option<Millis>,
@@ -128,11 +132,13 @@ impl Session {
             incoming: Incoming::Idle,
             next_stream: 1,
             announce_at: None,
+            news_at: None,
             relay_at: None,
             reconcile_after: 0,
             compare_at: None,
             refusals: 0,
             retry_at: None,
+            report_at: None,
             relayed_upto: 0,
             round_trip_ms: None,
             goodbye: None,

@@ -52,8 +52,8 @@ impl Engine {
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, target: Target, failure: DialFailure) {
-        self.dialler.failed(now, target, self.settings.retry_delay, &mut self.rng);
-        self.event(Event::DialFailed { target, failure });
+        let (attempt, again_ms) = self.dialler.failed(now, target, &self.settings.retry, &mut self.rng);
+        self.event(Event::DialFailed { target, failure, attempt, again_ms });
     }
 
     pub(super) fn unlinked(&mut self, now: Now, link: LinkId) {
@@ -66,13 +66,10 @@ impl Engine {
                 self.dialler.rest(now, target, ROTATED_REST_MS);
             } else if session.met().is_some() || told_of_fork {
                 self.dialler.ended(target);
-                self.dialler.rest(
-                    now,
-                    target,
-                    self.settings.retry_delay / 4 + self.rng.u64(0..=self.settings.retry_delay / 4),
-                );
+                let quarter = self.settings.retry.delay_ms() / 4;
+                self.dialler.rest(now, target, quarter + self.rng.u64(0..=quarter));
             } else {
-                self.dialler.failed(now, target, self.settings.retry_delay, &mut self.rng);
+                self.dialler.failed(now, target, &self.settings.retry, &mut self.rng);
             }
         }
         let node_id = session.peer.map(|peer| peer.hello.node_id);
@@ -111,8 +108,8 @@ impl Engine {
     }
 
     pub(super) fn dial(&mut self, now: Now, interval: Millis) {
-        for index in 0..self.settings.fixed_peers {
-            let target = Target::Fixed(index);
+        for number in self.fixed.clone() {
+            let target = Target::Fixed(number);
             let linked = self.sessions.values().any(|session| session.dialled == Some(target));
             if !linked && self.dialler.may_dial(now, target) && self.links_free() {
                 self.dialler.started(target);

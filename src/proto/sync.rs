@@ -2,7 +2,9 @@
 
 use super::engine::Engine;
 use super::io::{LinkId, Now};
+use super::members::Member;
 use super::session::{Incoming, Session};
+use crate::id::DeviceId;
 use crate::limits::RELAYED_CONFIRMATIONS_MAX;
 use crate::time::Millis;
 use crate::wire::{Bye, ClockSample, Confirm, Message, Mode, Pong, RelayedConfirmation};
@@ -11,6 +13,8 @@ use alloc::vec::Vec;
 /// A node tells the peers that sent it nothing what it has on disk after this; below the shortest relay delay, so that
 /// nobody passes on what was already here.
 const ANNOUNCE_MS: Millis = 25;
+/// What others have confirmed is told after this, gathered: whoever has no link to them waits for it.
+const NEWS_MS: Millis = 250;
 /// A stream that nobody else may begin beside is given up after this without a batch.
 const STALLED_MS: Millis = 60_000;
 /// A peer whose stream does not move gives its turn to another after this.
@@ -45,6 +49,8 @@ impl Engine {
                 let clock = self.clock.sample(now);
                 self.send(link, Message::Pong(Pong { nonce: ping.nonce, clock }));
             }
+            Message::Ask(ask) => self.asked(now, link, ask),
+            Message::Report(report) => self.heard_report(now, link, report),
             Message::Pong(pong) => {
                 session.round_trip_ms = Some(now.mono.saturating_sub(session.pinged_at));
                 self.heard_clock(now, link, pong.clock);
@@ -70,16 +76,29 @@ impl Engine {
         }
     }
 
+    /// Somebody has confirmed more than was known: whoever did not say so hears of it, also where nothing is written any more.
+    pub(super) fn confirmations_are_news(&mut self, now: Now, from: LinkId) {
+        let others = self.sessions.values_mut().filter(|session| session.link != from && session.peer.is_some());
+        for session in others {
+            session.news_at.get_or_insert(now.mono + NEWS_MS);
+        }
+    }
+
     pub(super) fn session_timers(&mut self, now: Now) {
         let links: Vec<LinkId> = self.sessions.keys().copied().collect();
         for link in links {
+            self.tell_unasked(now, link);
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             if session.relay_at.take_if(|at| *at <= now.mono).is_some() {
                 self.pump(now, link);
             }
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             if session.announce_at.take_if(|at| *at <= now.mono).is_some() {
-                self.announce(link);
+                self.announce(now, link);
+            }
+            let Some(session) = self.sessions.get_mut(&link) else { continue };
+            if session.news_at.take_if(|at| *at <= now.mono).is_some() && self.has_news(link) {
+                self.announce(now, link);
             }
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             if session.retry_at.take_if(|at| *at <= now.mono).is_some() {
@@ -101,25 +120,39 @@ impl Engine {
         }
     }
 
-    pub(super) fn announce(&mut self, link: LinkId) {
+    /// What others have confirmed since it was last told to this peer, the oldest first.
+    fn news(&self, link: LinkId) -> Vec<(u64, RelayedConfirmation)> {
+        let Some(session) = self.sessions.get(&link) else { return Vec::new() };
+        let is_news = |(device, member): &(&DeviceId, &Member)| {
+            **device != session.device
+                && member.changed > session.relayed_upto
+                && member.state.has_confirmed
+                && member.is_tracked()
+        };
+        let told = |(device, member): (&DeviceId, &Member)| {
+            let vector = member.state.confirmed.clone();
+            (member.changed, RelayedConfirmation { device: *device, replica: member.state.replica, vector })
+        };
+        let mut news: Vec<_> = self.members.by_device.iter().filter(is_news).map(told).collect();
+        news.sort_by_key(|(changed, _)| *changed);
+        news
+    }
+
+    fn has_news(&self, link: LinkId) -> bool {
+        !self.news(link).is_empty()
+    }
+
+    pub(super) fn announce(&mut self, now: Now, link: LinkId) {
         let vector = self.knowledge.vector.clone();
+        let mut news = self.news(link);
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let Some(peer) = &session.peer else { return };
         let (stream, upto) = match &session.incoming {
             Incoming::Open { stream, .. } => (*stream, peer.cursor),
             _ => (0, 0),
         };
-        let (receiver, seen) = (session.device, session.relayed_upto);
-        let mut news: Vec<(u64, RelayedConfirmation)> = (self.members.by_device.iter())
-            .filter(|(device, member)| {
-                **device != receiver && member.changed > seen && member.state.has_confirmed && member.is_tracked()
-            })
-            .map(|(device, member)| {
-                let vector = member.state.confirmed.clone();
-                (member.changed, RelayedConfirmation { device: *device, replica: member.state.replica, vector })
-            })
-            .collect();
-        news.sort_by_key(|(changed, _)| *changed);
+        // The rest is told a little later, a few at a time.
+        session.news_at = (news.len() > RELAYED_CONFIRMATIONS_MAX).then_some(now.mono + NEWS_MS);
         news.truncate(RELAYED_CONFIRMATIONS_MAX);
         if let Some((changed, _)) = news.last() {
             session.relayed_upto = *changed;

@@ -1,15 +1,18 @@
 //! Tests of the state machines: one engine, whose peers, storage and clock are played by hand. No rows are kept here; what
 //! rules do to rows is tested in the simulation.
 
+mod confirmations;
 mod dialling;
 mod members;
 mod sessions;
+mod site;
 mod streams;
 
 use super::io::{Event, Input, LinkId, Now, Output, Settings, Target, Ticket};
 use super::{Engine, StoreFault};
 use crate::id::{DeviceId, Dot, NodeId, ReplicaId, Seq, VersionVector};
 use crate::replica::{Knowledge, Maintained, Meeting, MemberState, Reply, Request, Stream};
+use crate::retry::RetryPolicy;
 use crate::row::{Body, Row, RowKey};
 use crate::time::{Millis, Stamp};
 use crate::wire::{Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Hello, Message, Pull, StartToken};
@@ -112,7 +115,7 @@ impl Desk {
             discovery: false,
             beacon_interval: 5_000,
             fixed_peers: 0,
-            retry_delay: 1_000,
+            retry: RetryPolicy::new(3, 1_000),
             links_max: 8,
             window_bytes: 10_000,
             tombstone_min_age: 86_400_000,

@@ -6,7 +6,7 @@ use super::links::LinkState;
 use super::members::Standing;
 use super::refusals::Refusal;
 use super::session::{Incoming, Session};
-use crate::id::{DeviceId, NodeId, ReplicaId};
+use crate::id::{DeviceId, Dot, NodeId, ReplicaId};
 use crate::replica::Knowledge;
 use crate::time::{Millis, Reading};
 use crate::wire::BeaconError;
@@ -89,7 +89,7 @@ impl Engine {
                 (None, None) => LinkState::Closed,
             };
             let confirmed = &member.state.confirmed;
-            let missing = |dot: crate::id::Dot| dot.seq - confirmed.of(dot.origin).min(dot.seq);
+            let missing = |dot: Dot| dot.seq - confirmed.of(dot.origin).min(dot.seq);
             PeerView {
                 node_id: member.state.node_id.clone(),
                 device: *device,
@@ -109,6 +109,23 @@ impl Engine {
             }
         };
         self.members.by_device.iter().map(view).collect()
+    }
+
+    /// Tracked members that are known to have a write on disk, or what has replaced it since. They say so themselves, or
+    /// others that are linked to them do.
+    pub fn confirmed_by(&self, dot: Dot) -> Vec<NodeId> {
+        let has = |member: &&super::members::Member| member.state.has_confirmed && member.state.confirmed.covers(dot);
+        self.members
+            .tracked()
+            .map(|(_, member)| member)
+            .filter(has)
+            .map(|member| member.state.node_id.clone())
+            .collect()
+    }
+
+    /// Rises whenever [`Engine::confirmed_by`] may answer something else than before.
+    pub fn confirmations(&self) -> u64 {
+        self.members.revision()
     }
 
     /// Members that are heard: their addresses, the latest first, and whether each is linked.
@@ -145,6 +162,35 @@ impl Engine {
     /// Whether a bootstrap is under way: reads are served from the old state.
     pub fn is_bootstrapping(&self) -> bool {
         self.bootstrapping.is_some()
+    }
+
+    /// Peers that this node sees and is not in session with although they may hold what it lacks: heard with another state
+    /// than its own, linked without having met yet, or fixed and not tried yet. A fixed peer that does not answer is not seen.
+    pub fn to_be_met(&self, now: Now) -> Vec<SocketAddr> {
+        let met = |instance: u64| self.sessions.values().any(|s| s.instance() == Some(instance) && s.met().is_some());
+        let own = self.settings.keys.first().map(|key| key.state_tag(&self.knowledge.vector, self.knowledge.digest));
+        let heard = (self.discovery.heard.iter())
+            .filter(|(instance, heard)| Some(heard.state) != own && !met(**instance))
+            .filter_map(|(_, heard)| heard.addresses().first().copied());
+        let meeting = self.sessions.values().filter(|session| session.met().is_none()).map(|session| session.address);
+        // Whoever waits for a person to settle its name is not waited for here.
+        let refused: Vec<SocketAddr> = self.refused.of_late(now).iter().map(|refusal| refusal.address).collect();
+        let mut all: Vec<SocketAddr> = heard.chain(meeting).filter(|address| !refused.contains(address)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether it is too early to say who is there: fixed peers are being tried for the first time, or nobody was heard in
+    /// the first interval of beacons.
+    pub fn is_looking_around(&self, now: Now) -> bool {
+        let first = |number: &usize| {
+            let target = Target::Fixed(*number);
+            let linked = self.sessions.values().any(|session| session.dialled == Some(target));
+            !linked && self.dialler.is_first(target)
+        };
+        let early = now.mono < self.started_at + self.settings.beacon_interval;
+        self.fixed.iter().any(first) || (self.settings.discovery && early && self.discovery.heard.is_empty())
     }
 
     /// Peers in session whose streams have not reached this node's rows yet.

@@ -126,3 +126,30 @@ fn an_operation_can_be_delivered_without_holding_the_queue() {
     assert_eq!(waiting(&queue), ["b"]);
     assert_eq!(queue.latest("users", "a"), None);
 }
+
+#[test]
+fn several_can_be_delivered_at_once_within_bounds() {
+    let queue = filled(&["a", "b", "c", "d"]);
+    let keys = |operations, bytes| {
+        let oldest = queue.oldest(operations, bytes);
+        oldest.iter().map(|operation| operation.key.clone()).collect::<Vec<_>>()
+    };
+    let one = put("a", "v").bytes();
+    assert_eq!(keys(3, usize::MAX), ["a", "b", "c"]);
+    assert_eq!(keys(9, 2 * one), ["a", "b"]);
+    assert_eq!(keys(9, 0), ["a"], "the first always comes");
+    assert!(queue.oldest(0, usize::MAX).is_empty());
+}
+
+#[test]
+fn what_another_queue_held_comes_back_over_the_own_bounds_and_nothing_else_does() {
+    let mut queue = OfflineQueue::new(2, 1 << 20);
+    assert!(queue.resume(alloc::vec![put("a", "1"), put("b", "2"), put("c", "3")]).is_empty());
+    assert_eq!(waiting(&queue), ["a", "b", "c"]);
+    assert_eq!(queue.statistics().bytes, queue.iter().map(PendingOperation::bytes).sum::<usize>());
+    assert!(queue.enqueue(put("d", "4")).is_err());
+    now(queue.flush(|_| ready(Ok::<(), ()>(()))));
+    assert!(queue.enqueue(put("d", "4")).is_ok());
+    let many: Vec<_> = (0..QUEUE_SLOTS).map(|_| put("k", "v")).collect();
+    assert_eq!(queue.resume(many).len(), 1, "one slot is taken");
+}

@@ -3,7 +3,7 @@
 use crate::id::{DeviceId, Dot, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
 use crate::limits::{LOOSE_MAX, START_TOKENS_MAX};
 use crate::row::Head;
-use crate::time::Hlc;
+use crate::time::{Hlc, Stamp};
 use crate::wire::StartToken;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct Knowledge {
     /// The highest position of a tombstone that was dropped: a reader of the change feed who stands before it may have
     /// missed a delete.
     pub dropped_upto: LocalSeq,
+    /// The highest stamp of a tombstone that was dropped: a write that was accepted with a lower one, and waited, may have
+    /// been deleted since by what nobody here remembers.
+    pub dropped_stamp: Stamp,
 }
 
 impl Knowledge {
@@ -66,6 +69,7 @@ impl Knowledge {
             loose: Vec::new(),
             tokens: Vec::new(),
             dropped_upto: 0,
+            dropped_stamp: Stamp::ZERO,
         }
     }
     /// Notes a start of the process. `random` is fresh.

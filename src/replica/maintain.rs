@@ -97,6 +97,7 @@ impl Knowledge {
                 };
             if droppable {
                 self.dropped_upto = self.dropped_upto.max(head.local_seq);
+                self.dropped_stamp = self.dropped_stamp.max(head.stamp);
                 table.remove(Area::Rows, head.local_seq)?;
                 self.tombstones -= self.tombstones.min(1);
                 // A later write of this key must rank above what was dropped.

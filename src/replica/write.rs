@@ -2,7 +2,7 @@
 
 use super::knowledge::Knowledge;
 use super::table::{Area, Table};
-use crate::id::{Dot, ReplicaId};
+use crate::id::{Dot, ReplicaId, Seq};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row, RowKey, Scope};
 use crate::time::{Millis, Reading, Stamp};
@@ -32,6 +32,9 @@ pub enum Precondition {
     Present,
     /// A document at this version.
     At(Stamp, ReplicaId),
+    /// Nothing, but it was accepted earlier, with this stamp as this replica: it competes by them like a row from a peer. A
+    /// row that ranks at or above stays, which is no refusal.
+    Accepted(Stamp, ReplicaId),
 }
 
 /// What became of a write.
@@ -41,6 +44,8 @@ pub struct Written {
     pub stamp: Stamp,
     /// Its origin.
     pub origin: ReplicaId,
+    /// Its number there; zero where no peer will ever say that it has it: of a local row, and of a delete that found nothing.
+    pub seq: Seq,
     /// Whether there was a document.
     pub existed: bool,
     /// Whether a row was written: a delete that finds nothing writes nothing.
@@ -66,7 +71,7 @@ impl Knowledge {
         let before = table.head(Area::Rows, &write.key)?;
         let visible = before.filter(|head| head.is_visible(now.millis));
         let holds = match write.precondition {
-            Precondition::None => true,
+            Precondition::None | Precondition::Accepted(..) => true,
             Precondition::Absent => visible.is_none(),
             Precondition::Present => visible.is_some(),
             Precondition::At(stamp, origin) => {
@@ -77,17 +82,44 @@ impl Knowledge {
             return Ok(Err(Refused));
         }
         let existed = visible.is_some();
+        if let (Precondition::Accepted(stamp, replica), Some(head)) = (write.precondition, before)
+            && !head.damaged
+            && (head.stamp, head.dot.origin) >= (stamp, replica)
+            && !planted(Mutant::QueuedIsBlind)
+        {
+            return Ok(Ok(Written {
+                stamp: head.stamp,
+                origin: head.dot.origin,
+                seq: head.dot.seq,
+                existed,
+                changed: false,
+            }));
+        }
         // Whether a damaged row is a tombstone is not known.
         if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone && !head.damaged) {
-            let (stamp, origin) = before.map_or((Stamp::ZERO, ReplicaId::NONE), |head| (head.stamp, head.dot.origin));
-            return Ok(Ok(Written { stamp, origin, existed, changed: false }));
+            let nothing = Dot { origin: ReplicaId::NONE, seq: 0 };
+            let (stamp, dot) = before.map_or((Stamp::ZERO, nothing), |head| (head.stamp, head.dot));
+            return Ok(Ok(Written { stamp, origin: dot.origin, seq: dot.seq, existed, changed: false }));
         }
-        let Write { key, body, expires_at, .. } = write;
-        let row = self.write_as_new(table, now, Area::Rows, Stamp::ZERO, key, body, expires_at)?;
+        let Write { key, body, expires_at, precondition } = write;
+        let row = match precondition {
+            Precondition::Accepted(stamp, replica) if self.keeps_stamp(stamp, replica) => {
+                self.hlc.witness(now, stamp);
+                self.write_stamped(table, Area::Rows, stamp, before, key, body, expires_at)?
+            }
+            _ => self.write_as_new(table, now, Area::Rows, Stamp::ZERO, key, body, expires_at)?,
+        };
         if sending && !planted(Mutant::SentNotMarked) {
             self.sent = self.seq;
         }
-        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, existed, changed: true }))
+        Ok(Ok(Written { stamp: row.stamp, origin: row.dot.origin, seq: row.dot.seq, existed, changed: true }))
+    }
+
+    /// Whether a write that was accepted earlier can have its stamp still. Not in another life of the database, and not
+    /// where a tombstone above it was dropped meanwhile: it may be this key's, nobody here can tell, and whoever holds it
+    /// still would not take the row. Then it is new, like a write that was never sent when its author bootstraps.
+    fn keeps_stamp(&self, stamp: Stamp, replica: ReplicaId) -> bool {
+        replica == self.replica && (stamp > self.dropped_stamp || planted(Mutant::QueuedKeepsStamp))
     }
 
     /// Writes a row with a new dot and a stamp above the row that it replaces and above `above`, whatever they are.
@@ -109,6 +141,21 @@ impl Knowledge {
             true => Stamp::new(now.millis, 0),
             false => self.hlc.tick_above(now, replaced),
         };
+        self.write_stamped(table, area, stamp, before, key, body, expires_at)
+    }
+
+    /// Writes a row with a new dot and this stamp in place of `before`, which ranks below it.
+    #[allow(clippy::too_many_arguments, reason = "where, when and what: a struct would be filled at each call")]
+    fn write_stamped<T: Table>(
+        &mut self,
+        table: &mut T,
+        area: Area,
+        stamp: Stamp,
+        before: Option<Head>,
+        key: RowKey,
+        body: Body,
+        expires_at: Option<Millis>,
+    ) -> Result<Row, T::Error> {
         // What never leaves the node takes no number that others would wait for.
         let dot = match key.scope {
             Scope::Local => Dot { origin: self.replica, seq: 0 },

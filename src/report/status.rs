@@ -75,6 +75,21 @@ pub struct QueueStatus {
     pub capacity: u64,
     /// Bytes that wait.
     pub bytes: u64,
+    /// Operations accepted since the start.
+    #[serde(default)]
+    pub accepted: u64,
+    /// Operations carried out since the start.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Operations refused since the start because it was full.
+    #[serde(default)]
+    pub refused: u64,
+    /// Attempts since the start that the store refused.
+    #[serde(default)]
+    pub retries: u64,
+    /// Operations that the last stop had kept and that were damaged in its spill file.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 /// The document cache since the start.

@@ -7,6 +7,7 @@ use super::space::Space;
 use super::state::State;
 use super::table::SqlTable;
 use crate::error::Error;
+use crate::mutants::{Mutant, planted};
 use crate::replica::{self, Knowledge, Reply, Request};
 use crate::time::Reading;
 use async_channel::Sender;
@@ -68,6 +69,8 @@ pub(super) struct Session<'a> {
     pub(super) state: &'a mut State,
     pub(super) space: &'a mut Space,
     pub(super) path: &'a Path,
+    /// What is known may not be what is in the database.
+    pub(super) unsure: bool,
 }
 
 /// What keeps a failure in one request from the others of its transaction.
@@ -98,7 +101,7 @@ impl Session<'_> {
         let mut outcomes = Vec::with_capacity(jobs.len());
         // Requests hardly ever fail, and a savepoint copies every page that it touches: first without.
         let mut ended = self.together(&jobs, &mut outcomes, Guard::None);
-        if matches!(&ended, Err(Ended::Undone(failure)) if !failure.breaks_connection()) {
+        if matches!(&ended, Err(Ended::Undone(failure)) if !self.is_broken_by(failure)) {
             outcomes.clear();
             ended = self.together(&jobs, &mut outcomes, Guard::Savepoints);
         }
@@ -117,7 +120,7 @@ impl Session<'_> {
                 }
                 (After::Broken, Vec::new())
             }
-            Err(Ended::Undone(failure)) if failure.breaks_connection() => (After::Broken, jobs),
+            Err(Ended::Undone(failure)) if self.is_broken_by(&failure) => (After::Broken, jobs),
             // No space for all of them, or somebody else's lock: whoever can go through, does.
             Err(Ended::Undone(_)) => self.one_by_one(jobs),
         }
@@ -173,6 +176,9 @@ impl Session<'_> {
                 connection.prepare_cached("RELEASE one").and_then(|mut s| s.execute([])).map_err(undone)?;
             }
         }
+        for (job, outcome) in jobs.iter().zip(outcomes.iter()).filter(|(job, _)| planted_early(&job.request)) {
+            say_early(outcome, &job.reply);
+        }
         self.finish(open)
     }
 
@@ -180,13 +186,13 @@ impl Session<'_> {
     fn alone(&mut self, job: Job) -> After {
         let Job { now, request, reply } = job;
         let mut answer = None;
-        let ended = self.fill_alone(now, request, &mut answer);
+        let ended = self.fill_alone(now, request, &mut answer, &reply);
         let (outcome, after) = match (self.end(ended), answer) {
             (Ok(()), Some(answer)) => (answer, After::Good),
             (Ok(()), None) => (Err(failure::closed()), After::Good),
             (Err(Ended::Unknown(failure)), _) => (Err(failure::outcome_unknown(failure, self.path)), After::Broken),
             (Err(Ended::Undone(failure)), _) => {
-                let after = if failure.breaks_connection() { After::Broken } else { After::Good };
+                let after = if self.is_broken_by(&failure) { After::Broken } else { After::Good };
                 (Err(failure.into_error("writing", self.path)), after)
             }
         };
@@ -194,14 +200,25 @@ impl Session<'_> {
         after
     }
 
-    fn fill_alone(&mut self, now: Reading, request: Request, answer: &mut Option<Outcome>) -> Result<(), Ended> {
+    fn fill_alone(
+        &mut self,
+        now: Reading,
+        request: Request,
+        answer: &mut Option<Outcome>,
+        reply: &Sender<Outcome>,
+    ) -> Result<(), Ended> {
         let open = Open::begin(self.connection).map_err(|error| Ended::Undone(error.into()))?;
         if let Err(refused) = self.space.admit(&request, self.connection, self.path) {
             *answer = Some(Err(refused));
             return Ok(());
         }
+        let early = planted_early(&request);
         let done = replica::execute(&mut SqlTable::new(self.connection, self.state), now, request);
-        *answer = Some(Ok(done.map_err(Ended::Undone)?));
+        let done = Ok(done.map_err(Ended::Undone)?);
+        if early {
+            say_early(&done, reply);
+        }
+        *answer = Some(done);
         self.finish(open)
     }
 
@@ -213,7 +230,8 @@ impl Session<'_> {
         })
     }
 
-    /// After a transaction that did not happen, what is known is read again.
+    /// After a transaction that did not happen, what is known is read again. Where even that fails, what is known is
+    /// known no more, whatever the failure was: it holds what was undone.
     fn end(&mut self, ended: Result<(), Ended>) -> Result<(), Ended> {
         if let Err(Ended::Undone(failure) | Ended::Unknown(failure)) = &ended
             && failure.breaks_connection()
@@ -224,9 +242,34 @@ impl Session<'_> {
             && !failure.breaks_connection()
         {
             let suspect = failure.is_corruption();
-            *self.state = State::load(self.connection).map_err(Ended::Undone)?;
-            self.state.suspect = suspect;
+            match State::load(self.connection) {
+                Ok(state) => *self.state = State { suspect, ..state },
+                Err(failure) => {
+                    self.unsure = true;
+                    self.state.suspect |= failure.is_corruption();
+                    return Err(Ended::Undone(failure));
+                }
+            }
         }
         ended
+    }
+
+    /// Whether the connection and what is known of its database must be had anew.
+    fn is_broken_by(&self, failure: &Failure) -> bool {
+        self.unsure || failure.breaks_connection()
+    }
+}
+
+/// Planted bugs: a request whose answer does not wait for its COMMIT.
+fn planted_early(request: &Request) -> bool {
+    match request {
+        Request::Apply(_) => planted(Mutant::ConfirmBeforeSync),
+        Request::Write { .. } => planted(Mutant::AnswerBeforeSync),
+        _ => false,
+    }
+}
+fn say_early(outcome: &Outcome, reply: &Sender<Outcome>) {
+    if let Ok(answer) = outcome {
+        let _ = reply.try_send(Ok(answer.clone()));
     }
 }

@@ -1,7 +1,8 @@
 //! The file system as the store sees it beside SQLite: the few things that it does to files itself, behind a trait.
 //!
 //! There is one file system, [`FileSystem`]; the trait is there so that the tests can put a disk in its place that loses
-//! what was not synced. Whatever the store does to a file goes through here or through SQLite, and nothing else may.
+//! what was not synced. Whatever the store does to a file goes through here or through SQLite, and nothing else may; the spill
+//! file of the offline queue (`spill`) is no part of the database.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

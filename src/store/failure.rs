@@ -1,6 +1,7 @@
 //! What SQLite, the file system and the rows themselves report, as the crate's errors with their next step.
 
 use crate::error::{Cause, Error, PersistenceKind};
+use crate::mutants::{Mutant, planted};
 use crate::row::RowKey;
 use rusqlite::ErrorCode;
 use std::boxed::Box;
@@ -55,6 +56,9 @@ impl Failure {
     /// Whether the connection may not be used any more: what is on the disk is not what SQLite thinks.
     pub(super) fn breaks_connection(&self) -> bool {
         let Failure::Sqlite(error) = self else { return false };
+        if planted(Mutant::BrokenConnectionKept) {
+            return false;
+        }
         matches!(
             error.sqlite_error_code(),
             Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)

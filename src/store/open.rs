@@ -10,6 +10,7 @@ use super::header::{self, Kind};
 use super::restore;
 use super::schema;
 use crate::error::Error;
+use crate::mutants::{Mutant, planted};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -108,6 +109,9 @@ pub(super) fn lock(disk: &dyn Disk, path: &Path) -> Result<Held, Error> {
 /// After a sync that failed, the kernel holds pages as clean that never reached the disk; a log that is continued behind
 /// such a hole would lose what is committed later. Written again, they are dirty again, and this sync is honest.
 pub(super) fn settle_log(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    if planted(Mutant::LogNotSettled) {
+        return Ok(false);
+    }
     for suffix in ["-wal", "-journal"] {
         let at = beside(path, suffix);
         let settled = disk.rewrite(&at).map_err(|error| failure::file("settling", &at, error))?;
@@ -136,7 +140,12 @@ pub(super) fn writer(options: &Options) -> Result<Connection, Failure> {
     let mode = if options.wal { "wal" } else { "truncate" };
     set(&connection, "journal_mode", mode, mode)?;
     // 2 is FULL, 3 is EXTRA: without a log the folder must be synced too when the journal is emptied.
-    let synchronous = if options.wal { "2" } else { "3" };
+    let synchronous = match options.wal {
+        _ if planted(Mutant::SynchronousOff) => "0",
+        _ if planted(Mutant::SynchronousNormal) => "1",
+        true => "2",
+        false => "3",
+    };
     set(&connection, "synchronous", synchronous, synchronous)?;
     set(&connection, "wal_autocheckpoint", "0", "0")?;
     let limit = format!("{}", options.log_bytes);

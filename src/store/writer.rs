@@ -48,6 +48,8 @@ const EXAMINED_MS: Millis = 60_000;
 /// How long a checkpoint waits for readers of another program.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
+/// Steps of SQLite's virtual machine from one sign of life to the next: some milliseconds of work.
+const STEPS_PER_BEAT: i32 = 100_000;
 /// Pages that are copied between two commits while a backup is made: a writer waits that long.
 const COPY_PAGES: i32 = 16;
 /// While the copy waits for the disk; it is woken.
@@ -278,7 +280,8 @@ impl Writer {
         match &self.connection {
             None => Err(failure::closed()),
             Some(connection) => {
-                Ok(Session { connection, state: &mut self.state, space: &mut self.space, path: &self.options.path })
+                let Writer { state, space, options, .. } = self;
+                Ok(Session { connection, state, space, path: &options.path, unsure: false })
             }
         }
     }
@@ -315,7 +318,8 @@ impl Writer {
     fn open_again(&mut self) -> Result<(), Failure> {
         let path = self.options.path.clone();
         open::settle_log(&*self.options.disk, &path)?;
-        let connection = open::writer(&self.options)?;
+        let mut connection = open::writer(&self.options)?;
+        self.give_pulse(&mut connection)?;
         if std::mem::take(&mut self.suspect) {
             match mend::examine(&connection)? {
                 Examined::Sound => self.sound_at = Some(self.last_now),
@@ -387,7 +391,19 @@ impl Writer {
         kept
     }
 
+    /// A check of the whole file may take minutes: whoever watches over this thread sees that it goes on.
+    fn give_pulse(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let tally = Arc::clone(&self.tally);
+        let at_work = move || {
+            tally.beat();
+            false
+        };
+        connection.progress_handler(STEPS_PER_BEAT, Some(at_work))?;
+        Ok(())
+    }
+
     fn adopt(&mut self, mut connection: Connection) -> Result<(), Failure> {
+        self.give_pulse(&mut connection)?;
         let pages = Arc::clone(&self.log_pages);
         pages.store(0, Ordering::Relaxed);
         connection.wal_hook(Some(move |_: &mut Wal, count| {

@@ -2,9 +2,10 @@
 //!
 //! A message that is decoded is within every limit: nothing behind this file checks a length again.
 //! Postcard does not describe itself, so a message never changes: what is new gets a new kind, which older builds skip,
-//! and a later `Hello` may only grow at its end.
+//! and a later `Hello`, `Bye` or `Report` may only grow at its end.
 
 use super::frame::encode_frame;
+use super::site::{Ask, Report};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
 use crate::limits::{BATCH_ROWS_MAX, FETCH_KEYS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
 use crate::row::{Row, RowKey, Scope};
@@ -31,6 +32,10 @@ pub enum Message {
     Pong(Pong),
     /// The last message, and why.
     Bye(Bye),
+    /// How are you, and how are those behind you?
+    Ask(Ask),
+    /// What one member said of itself.
+    Report(Report),
     /// What do you have at these keys? My rows there are damaged.
     Fetch(Fetch),
     /// This.
@@ -301,8 +306,10 @@ impl Message {
             Message::Ping(_) => 5,
             Message::Pong(_) => 6,
             Message::Bye(_) => 7,
-            Message::Fetch(_) => 8,
-            Message::Fetched(_) => 9,
+            Message::Ask(_) => 8,
+            Message::Report(_) => 9,
+            Message::Fetch(_) => 10,
+            Message::Fetched(_) => 11,
         }
     }
     /// The message's name, for logs.
@@ -315,6 +322,8 @@ impl Message {
             Message::Ping(_) => "Ping",
             Message::Pong(_) => "Pong",
             Message::Bye(_) => "Bye",
+            Message::Ask(_) => "Ask",
+            Message::Report(_) => "Report",
             Message::Fetch(_) => "Fetch",
             Message::Fetched(_) => "Fetched",
         }
@@ -329,6 +338,8 @@ impl Message {
             Message::Ping(body) => append(out, body),
             Message::Pong(body) => append(out, body),
             Message::Bye(body) => append(out, body),
+            Message::Ask(body) => append(out, body),
+            Message::Report(body) => append(out, body),
             Message::Fetch(body) => append(out, body),
             Message::Fetched(body) => append(out, body),
         })
@@ -346,8 +357,10 @@ impl Message {
             5 => Message::Ping(take(kind, payload, Trailing::Refused)?),
             6 => Message::Pong(take(kind, payload, Trailing::Refused)?),
             7 => Message::Bye(take(kind, payload, Trailing::Ignored)?),
-            8 => Message::Fetch(take(kind, payload, Trailing::Refused)?),
-            9 => Message::Fetched(take(kind, payload, Trailing::Refused)?),
+            8 => Message::Ask(take(kind, payload, Trailing::Refused)?),
+            9 => Message::Report(take(kind, payload, Trailing::Ignored)?),
+            10 => Message::Fetch(take(kind, payload, Trailing::Refused)?),
+            11 => Message::Fetched(take(kind, payload, Trailing::Refused)?),
             _ => return Ok(None),
         };
         match message.out_of_bounds() {
@@ -400,7 +413,10 @@ impl Message {
                 (true, ""),
                 (true, ""),
             ],
-            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) => return None,
+            Message::Report(report) if !report.member.is_well_formed() => return Some("report"),
+            Message::Ping(_) | Message::Pong(_) | Message::Bye(_) | Message::Ask(_) | Message::Report(_) => {
+                return None;
+            }
         };
         checks.iter().find(|(holds, _)| !holds).map(|(_, what)| *what)
     }

@@ -52,6 +52,10 @@ pub(crate) struct Failing {
 pub(crate) struct Plan {
     /// The power goes at this call.
     pub(crate) cut_at: Option<u64>,
+    /// The calls for that are counted of this kind alone.
+    pub(crate) cut_on: Option<Call>,
+    /// It is not the power that goes, but the process: the page cache stays.
+    pub(crate) kill: bool,
     pub(crate) failing: Option<Failing>,
     /// Bytes that all files together may take.
     pub(crate) capacity: Option<u64>,
@@ -71,6 +75,8 @@ pub(crate) struct State {
     pub(crate) plan: Plan,
     /// Calls so far.
     pub(crate) calls: u64,
+    /// Those of the kind that a cut counts.
+    of_kind: u64,
     /// Calls that failed as planned.
     pub(crate) failed: u64,
     /// What the cut has left, once it has come.
@@ -96,6 +102,7 @@ impl Bed {
             media,
             plan,
             calls: 0,
+            of_kind: 0,
             failed: 0,
             after: None,
             trace: None,
@@ -163,7 +170,7 @@ impl Bed {
     /// Counting starts over with another plan.
     pub(crate) fn plan(&self, plan: Plan) {
         let mut state = self.lock();
-        (state.plan, state.calls, state.failed) = (plan, 0, 0);
+        (state.plan, state.calls, state.of_kind, state.failed) = (plan, 0, 0, 0);
     }
     /// The writing thread is to wait at its next call.
     pub(crate) fn hold(&self) {
@@ -208,10 +215,16 @@ impl Bed {
         if let Some(trace) = &mut state.trace {
             trace.push((call, name.into()));
         }
-        if state.plan.cut_at.is_some_and(|cut_at| at >= cut_at) {
+        let counts = state.plan.cut_on.is_none_or(|kind| kind == call);
+        let place = if state.plan.cut_on.is_some() { state.of_kind } else { at };
+        state.of_kind += u64::from(counts);
+        if counts && state.plan.cut_at.is_some_and(|cut_at| place >= cut_at) {
             before_cut(&mut state.media);
             let how = Cut::drawn(&mut state.random);
-            state.go_dark(how);
+            match state.plan.kill {
+                true => state.after = Some(state.media.clone()),
+                false => state.go_dark(how),
+            }
             self.moved.notify_all();
             return Err((Fault::Dead, state));
         }

@@ -60,14 +60,20 @@ pub(crate) enum Journal {
 
 const CUTS: u64 = 6;
 
-/// Runs a seed. The error says what was found.
-pub(crate) fn run(seed: u64, journal: Journal, tell: bool) -> Result<Tally, (String, Vec<String>)> {
+/// How a run ended.
+pub(crate) struct Ended {
+    pub(crate) tally: Tally,
+    /// What was found.
+    pub(crate) why: Option<String>,
+    /// All that happened, where it was to be told.
+    pub(crate) story: Vec<String>,
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64, journal: Journal, tell: bool) -> Ended {
     let mut run = Run::new(seed, journal, tell);
-    let ended = run.lives(journal).and_then(|()| run.settle());
-    match ended {
-        Ok(()) => Ok(std::mem::take(&mut run.tally)),
-        Err(why) => Err((why, run.story.take().unwrap_or_default())),
-    }
+    let why = run.lives(journal).and_then(|()| run.settle()).err();
+    Ended { tally: std::mem::take(&mut run.tally), why, story: run.story.take().unwrap_or_default() }
 }
 
 impl Run {
@@ -115,10 +121,8 @@ impl Run {
         }
         for _ in 0..CUTS {
             let victim = self.random.usize(..2);
-            let calls = *self.random.choice(&[20, 100, 300, 1000]).expect("four");
-            let cut_at = Some(self.random.u64(..calls));
-            let failing = (self.random.u8(..4) == 0).then(|| self.failing(calls));
-            self.nodes[victim].bed.plan(Plan { cut_at, failing, capacity: None });
+            let plan = self.plan();
+            self.nodes[victim].bed.plan(plan);
             let steps = self.random.usize(1..25);
             for _ in 0..steps {
                 if self.nodes[victim].is_dead() {
@@ -131,7 +135,8 @@ impl Run {
                 self.nodes[victim].kept.wal = self.random.bool();
             }
             let name = if victim == 0 { "a" } else { "b" };
-            if !self.nodes[victim].is_dead() && self.random.u8(..5) == 0 {
+            let killed = if self.nodes[victim].is_dead() { plan.kill } else { self.random.u8(..5) == 0 };
+            if killed {
                 self.say(|| format!("{name} is killed"));
                 self.tally.count("kill");
                 self.nodes[victim].kill();
@@ -142,6 +147,24 @@ impl Run {
             self.recover(victim)?;
         }
         Ok(())
+    }
+    /// When the power goes: at any call, in a sync, or soon after an error, when the store mends itself; there also the
+    /// process alone.
+    fn plan(&mut self) -> Plan {
+        let calls = *self.random.choice(&[20, 100, 300, 1000]).expect("four");
+        let mut plan = Plan { cut_at: Some(self.random.u64(..calls)), ..Plan::default() };
+        match self.random.u8(..8) {
+            0..3 => plan.failing = Some(self.failing(calls)),
+            3..6 => (plan.cut_on, plan.cut_at) = (Some(Call::Sync), Some(self.random.u64(..25))),
+            _ => {}
+        }
+        if let Some(failing) = plan.failing
+            && self.random.bool()
+        {
+            plan.cut_at = Some(failing.from + self.random.u64(1..60));
+            plan.kill = self.random.bool();
+        }
+        plan
     }
     fn failing(&mut self, calls: u64) -> Failing {
         let fault = if self.random.u8(..4) == 0 { Fault::Full } else { Fault::Io };

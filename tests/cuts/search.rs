@@ -41,13 +41,12 @@ pub(crate) fn search(first: u64, journal: Journal, enough: Enough) -> (Tally, Op
                 return;
             }
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            match run(seed, journal, false) {
-                Ok(one) => tally.lock().unwrap().add(&one),
-                Err((why, _)) => {
-                    let mut found = found.lock().unwrap();
-                    if found.as_ref().is_none_or(|found| seed < found.seed) {
-                        *found = Some(Found { seed, why });
-                    }
+            let ended = run(seed, journal, false);
+            tally.lock().unwrap().add(&ended.tally);
+            if let Some(why) = ended.why {
+                let mut found = found.lock().unwrap();
+                if found.as_ref().is_none_or(|found| seed < found.seed) {
+                    *found = Some(Found { seed, why });
                 }
             }
         }
@@ -101,10 +100,11 @@ fn replay() {
     };
     let mut failed = Vec::new();
     for journal in [Journal::Wal, Journal::Rollback, Journal::Either] {
-        match run(seed, journal, true) {
-            Ok(tally) => println!("{journal:?} passes: {}", tally.line()),
-            Err((why, story)) => {
-                println!("{}\n=> {journal:?}: {why}", story.join("\n"));
+        let ended = run(seed, journal, true);
+        match ended.why {
+            None => println!("{journal:?} passes: {}", ended.tally.line()),
+            Some(why) => {
+                println!("{}\n=> {journal:?}: {why}", ended.story.join("\n"));
                 failed.push(journal);
             }
         }

@@ -2,48 +2,13 @@
 
 use crate::client::document;
 use crate::process::{Node, wait};
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// A small file system of its own; `None` where this machine cannot have one.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(test: &str, at: &Path, mib: u32) -> Option<Disk> {
-        fs::create_dir_all(at).unwrap();
-        let size = format!("size={mib}m");
-        let ran = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        match ran {
-            Ok(ran) if ran.status.success() => Some(Disk(at.into())),
-            ran => {
-                assert!(std::env::var_os("CBDDC_REQUIRE_ALL").is_none(), "{test} may not be skipped here: {ran:?}");
-                let _ = writeln!(std::io::stderr(), "skipped: {test} a tmpfs cannot be mounted");
-                None
-            }
-        }
-    }
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut file = fs::File::create(self.0.join("filler")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-    }
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["--lazy"]).arg(&self.0).output();
-    }
-}
+use crate::small_disk::Disk;
 
 #[test]
 fn a_full_disk_refuses_documents_and_nothing_else_and_everything_goes_on_when_there_is_room() {
     let test = "a_full_disk_refuses_documents_and_nothing_else_and_everything_goes_on_when_there_is_room";
     let node = Node::new("full").set("Persistence__DatabasePath", "disk/cbddc.db").set("Persistence__MinFreeMb", "3");
+    let node = node.set("Sync__EnableOfflineQueue", "false");
     let Some(disk) = Disk::new(test, &node.path("disk"), 24) else { return };
     let node = node.started();
     let peer = Node::new("full-peer").peers(&[&node]).started();
@@ -101,7 +66,8 @@ fn a_full_disk_refuses_documents_and_nothing_else_and_everything_goes_on_when_th
 
 #[test]
 fn the_configured_bound_of_the_database_holds() {
-    let node = Node::new("bound").set("Persistence__MaxDatabaseMb", "4").started();
+    let node = Node::new("bound").set("Persistence__MaxDatabaseMb", "4");
+    let node = node.set("Sync__EnableOfflineQueue", "false").started();
     let value = format!("\"{}\"", "x".repeat(200_000));
     let mut connection = node.connect();
     let statuses: Vec<u16> = (0..40)

@@ -3,6 +3,7 @@
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
 //! - `group`: a control group that bounds a node's memory.
+//! - `small_disk`: a file system that can be filled.
 //! - `probe`: what the process asks of the kernel, in its order.
 //!
 //! No test knows the inside of the node; `speaker` alone uses the crate, to speak to a node as a peer does.
@@ -15,6 +16,7 @@ mod group;
 mod lan;
 mod probe;
 mod process;
+mod small_disk;
 mod speaker;
 
 mod abuse;
@@ -22,14 +24,25 @@ mod alone;
 mod backup;
 mod bad_input;
 mod cli;
+mod collections;
 mod crash;
 mod disk;
+mod doctor;
 mod durability;
 mod edge;
 mod feed;
+mod languages;
+mod logging;
 mod members;
 mod metrics;
+mod openapi;
+mod overview;
 mod pair;
+mod queue;
+mod reload;
+mod service;
 mod site;
 mod start;
+mod stop;
 mod storage;
+mod waiting;

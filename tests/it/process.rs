@@ -126,7 +126,8 @@ impl Node {
         self
     }
     pub fn change(&mut self, key: &str, value: &str) {
-        let key = if key.starts_with("CBDDC") || key.starts_with("LD_") { key.into() } else { format!("CBDDC__{key}") };
+        let whole = ["CBDDC", "LD_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|start| key.starts_with(start));
+        let key = if whole { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
     pub fn environment(&self) -> &BTreeMap<String, String> {
@@ -203,6 +204,15 @@ impl Node {
             None => command.output().unwrap(),
         }
     }
+    /// A command line on this node's machine that finds everything by itself.
+    pub fn alone(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments[0]);
+        command.args(&arguments[1..]);
+        match &self.host {
+            Some(host) => host.inside(|| command.output()).unwrap(),
+            None => command.output().unwrap(),
+        }
+    }
     /// A command line that works on this node's files.
     pub fn offline(&self, arguments: &[&str]) -> Output {
         self.command(arguments[0]).args(&arguments[1..]).output().unwrap()
@@ -268,6 +278,10 @@ impl Node {
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
         let began = Instant::now();
         self.signal(Signal::TERM);
+        self.end(began)
+    }
+    /// Waits for its end; the exit code and how long it took.
+    pub fn end(&mut self, began: Instant) -> (Option<i32>, Duration) {
         let mut running = self.running.take().unwrap();
         let ended = loop {
             if let Some(ended) = running.child.try_wait().unwrap() {
@@ -287,6 +301,14 @@ impl Node {
         let (code, took) = self.stop();
         assert_eq!(code, Some(0), "{}", self.tail());
         assert!(took < Duration::from_secs(8), "took {took:?} to stop");
+    }
+    /// SIGHUP: it reads its configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+    /// Writes the configuration file that it finds, with these sections.
+    pub fn configure(&self, sections: &Value) {
+        fs::write(self.path("appsettings.json"), serde_json::json!({ "CBDDC": sections }).to_string()).unwrap();
     }
     /// It stands still, its connections stay open.
     pub fn freeze(&self) {

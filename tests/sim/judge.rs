@@ -6,7 +6,7 @@ use crate::ledger::{Ledger, show};
 use crate::table::MemTable;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::limits::STAMP_AHEAD_MILLIS;
-use cbddc::replica::{Incoming, Knowledge, Reply, Request, Retention, Write, Written, execute};
+use cbddc::replica::{Incoming, Knowledge, Precondition, Reply, Request, Retention, Write, Written, execute};
 use cbddc::row::{Rank, Row, RowKey};
 use cbddc::time::{Millis, Reading, Stamp};
 use std::collections::BTreeMap;
@@ -138,6 +138,8 @@ impl Judge {
         for ((write, stood), written) in writes.into_iter().zip(stood).zip(written) {
             let Ok(Written { stamp, origin, changed: true, .. }) = *written else { continue };
             let local = write.key.scope == cbddc::row::Scope::Local;
+            // It has an earlier stamp, and competes by it: it is above what it replaces, and no more.
+            let waited = matches!(write.precondition, Precondition::Accepted(..));
             dot.seq += u64::from(!local);
             let own = if local { Dot { seq: 0, ..dot } } else { dot };
             let row = Rc::new(Row { key: write.key, stamp, dot: own, body: write.body, expires_at: write.expires_at });
@@ -146,17 +148,18 @@ impl Judge {
             if origin != before.replica {
                 return Err(format!("dense: n{node}: {} is said to be of {origin}", show(&row)));
             }
-            if let Some((stood, _)) = stood.as_ref().filter(|(stood, _)| stood.stamp >= row.stamp) {
+            let above = |(stood, of): &&Stood| stood.stamp >= row.stamp && !(waited && *of < rank);
+            if let Some((stood, _)) = stood.as_ref().filter(above) {
                 return Err(format!("read own write: n{node}: {} is not above {}", show(&row), show(stood)));
             }
             let mark = self.marks.entry(node).or_default();
-            if row.stamp <= mark.made {
+            if row.stamp <= mark.made && !waited {
                 return Err(format!("clock: n{node}: {} is not above its stamps before", show(&row)));
             }
             if !(now.believed && row.stamp.millis() > now.millis.saturating_add(STAMP_AHEAD_MILLIS))
                 && row.stamp.millis() < cbddc::limits::CLOCK_MILLIS_MAX
             {
-                mark.made = row.stamp;
+                mark.made = mark.made.max(row.stamp);
             }
             if local {
                 self.local.insert((node, row.key.clone()), Row::clone(&row));

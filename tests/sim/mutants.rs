@@ -6,7 +6,7 @@
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-const ALL: [Mutant; 35] = [
+const ALL: [Mutant; 37] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -42,6 +42,8 @@ const ALL: [Mutant; 35] = [
     Mutant::LocalLeaves,
     Mutant::RepairTakesOlder,
     Mutant::StreamPassesDamage,
+    Mutant::QueuedIsBlind,
+    Mutant::QueuedKeepsStamp,
 ];
 /// Those whose nature it is that a site never becomes quiet. With any other, a run that stalls shows no more than that
 /// luck ran another way: a stall that has its own reason can be met in any course of events.

@@ -1,4 +1,4 @@
-//! Documents against the code: the mutants of `docs/replication.md`, the budget of `docs/ci.md`, the commands of the README.
+//! Documents against the code: the mutants of `docs/replication.md` and `docs/storage.md`, the budget of `docs/ci.md`, the commands of the README.
 
 use crate::repository::read;
 
@@ -39,15 +39,16 @@ fn mutants() -> Vec<String> {
 
 #[test]
 fn every_planted_bug_has_its_story() {
-    let told = rows("docs/replication.md", "What each planted bug undoes");
+    let told =
+        ["docs/replication.md", "docs/storage.md"].map(|path| rows(path, "What each planted bug undoes")).concat();
     let (code, names) = (mutants(), told.iter().map(|cells| cells[0].clone()).collect::<Vec<_>>());
     for name in &code {
-        assert!(names.contains(name), "{name} of src/mutants.rs has no row in docs/replication.md");
+        assert!(names.contains(name), "{name} of src/mutants.rs has no row in docs/replication.md or docs/storage.md");
     }
     for name in &names {
-        assert!(code.contains(name), "docs/replication.md tells of {name}, which src/mutants.rs does not have");
+        assert!(code.contains(name), "a document tells of {name}, which src/mutants.rs does not have");
     }
-    assert_eq!(names.len(), code.len(), "a row of docs/replication.md stands twice");
+    assert_eq!(names.len(), code.len(), "a row of the documents stands twice");
     for cells in told {
         assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{}: a cell is empty", cells[0]);
     }

@@ -5,5 +5,6 @@
 
 mod documents;
 mod files;
+mod operations;
 mod repository;
 mod walls;

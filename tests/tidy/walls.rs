@@ -46,6 +46,7 @@ const WALLS: &[Wall] = &[
             ("src/store/", "the database, its folder and its backups"),
             ("src/config/load.rs", "finds and reads appsettings.json"),
             ("src/key.rs", "key files"),
+            ("src/key/", "the token file"),
             ("src/log.rs", "the log file"),
             ("src/log/", "the log file and its rotation"),
             ("src/cli/", "import and export, token files"),

@@ -5,6 +5,7 @@
 use crate::golden;
 use crate::sample::{MILLIS, device, dot, name, replica, vector};
 use cbddc::proto::{MemberRecord, Standing};
+use cbddc::queue::{PendingOperation, spill};
 use cbddc::replica::{Knowledge, MemberState};
 use cbddc::row::{Body, Row};
 use cbddc::time::{Hlc, Stamp};
@@ -22,6 +23,8 @@ pub(crate) const NAMES: &[&str] = &[
     "record-untracked",
     "record-replaced",
     "record-revoked",
+    "spill-head",
+    "spill-operation",
 ];
 
 fn both_ways<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, about: &str, value: &T) {
@@ -51,6 +54,7 @@ fn what_a_node_knows_of_itself_has_the_bytes_that_it_always_had() {
         loose: vec![dot(2, 131), dot(4, 1)],
         tokens: vec![StartToken { token: 1, seq: 0, tail: 0 }, StartToken { token: u64::MAX, seq: 200, tail: 60_000 }],
         dropped_upto: 65_000,
+        dropped_stamp: Stamp::new(MILLIS - 86_400_000, 3),
     };
     both_ways("knowledge-full", "Knowledge with every field set.", &full);
 }
@@ -90,6 +94,22 @@ fn the_records_about_members_have_the_bytes_that_they_always_had() {
         let row = Row { key: MemberRecord::key(&device(0x40)), ..crate::sample::row("", Body::Live(golden)) };
         assert_eq!(MemberRecord::decode(&row), Some((device(0x40), record)), "{file}");
     }
+}
+
+#[test]
+fn what_the_offline_queue_spills_has_the_bytes_that_it_always_had() {
+    let operation = PendingOperation::put("users", "ada", [b"{\"n\":1}".as_slice(), &[7; 25]].concat());
+    let mut encoded = Vec::new();
+    spill::encode(&mut encoded, 3, 0, &operation);
+    let about =
+        "A put in the spill file, number 0 of generation 3.\nThe node's data: the document, then 25 bytes of its own.";
+    let golden = golden::check("spill-operation", about, &encoded);
+    let head = spill::Head { generation: 3, operations: 1, bytes: (spill::HEAD_BYTES + golden.len()) as u64 };
+    let mut file = golden::check("spill-head", "The head of a spill file with one operation.", &head.encode());
+    assert_eq!(spill::Head::decode(&file), Some(head));
+    file.extend_from_slice(&golden);
+    let found = spill::decode(Some(head), &file);
+    assert_eq!((found.operations, found.lost), (vec![operation], 0));
 }
 
 #[test]

@@ -11,8 +11,8 @@ const MEANING: &str = "\
 These bytes are what released nodes send and store. With this change a node of the last version (N-1) and this one do
 not understand each other, or an existing database does not open any more.
 - Not intended: undo it. A field that was added, removed, reordered or retyped is enough.
-- New information: give it a new message kind, which older nodes skip, or append it to Hello or Bye, the only messages
-  that may grow; see the versioning rules in docs/wire-format.md.
+- New information: give it a new message kind, which older nodes skip, or append it to Hello, Bye or Report, the only
+  messages that may grow; see the versioning rules in docs/wire-format.md.
 - A new golden file, or nothing was ever released with the old bytes: CBDDC_BLESS=1 cargo test --test vectors";
 
 fn folder() -> PathBuf {

@@ -5,13 +5,13 @@ use cbddc::id::{Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::limits::{
     BATCH_BYTES_TARGET, BATCH_ROWS_MAX, BEACON_BYTES_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FETCH_KEYS_MAX,
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX,
-    REPLICAS_MAX, ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
+    RELEASE_BYTES_MAX, REPLICAS_MAX, ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
 };
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, Message, Mode,
-    Ping, Pong, Pull, RelayedConfirmation, StartToken,
+    Ask, Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote,
+    MemberReport, Message, Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
 };
 
 const CLOCK: ClockSample = ClockSample { millis: u64::MAX, synchronised: true };
@@ -42,6 +42,26 @@ fn largest_row() -> Row {
 
 fn closure() -> Option<Closure> {
     Some(Closure { vector: vector(), floor: vector(), digest: u128::MAX, clean: true, hlc: HIGHEST })
+}
+
+fn member_report() -> MemberReport {
+    MemberReport {
+        device: device(0xff),
+        node_id: node_id(),
+        release: "r".repeat(RELEASE_BYTES_MAX),
+        replica: ReplicaId::from_bits(u64::MAX),
+        health: u8::MAX,
+        clock: CLOCK,
+        uptime_ms: u64::MAX,
+        free_bytes: u64::MAX,
+        database_bytes: u64::MAX,
+        tracked: u32::MAX,
+        linked: u32::MAX,
+        lagging: u32::MAX,
+        lag_ms: u64::MAX,
+        queued: u64::MAX,
+        recovered: u64::MAX,
+    }
 }
 
 /// A batch as a sender gathers it: rows like `small` until the target is reached, or one short of it and then the
@@ -109,6 +129,8 @@ pub(crate) fn largest() -> Vec<(&'static str, Message)> {
         ("Fetch", Message::Fetch(Fetch { nonce: u32::MAX, keys: vec![largest_row().key; FETCH_KEYS_MAX] })),
         ("Fetched", Message::Fetched(Fetched { nonce: u32::MAX, looked: u32::MAX, rows: fetched, vector: vector() })),
         ("Bye", Message::Bye(Bye::protocol(&"x".repeat(200)))),
+        ("Ask", Message::Ask(Ask { nonce: u64::MAX, hops: u8::MAX })),
+        ("Report", Message::Report(Report { nonce: u64::MAX, age_ms: u64::MAX, member: member_report() })),
     ]
 }
 
@@ -184,6 +206,9 @@ fn one_more_than_the_limit_is_refused() {
     assert!(refused(&confirm(wide, vec![])), "one replica too many");
     let relayed = RelayedConfirmation { device: device(0), replica: ReplicaId::NONE, vector: VersionVector::new() };
     assert!(refused(&confirm(VersionVector::new(), vec![relayed; RELAYED_CONFIRMATIONS_MAX + 1])));
+
+    let member = MemberReport { release: "r".repeat(RELEASE_BYTES_MAX + 1), ..member_report() };
+    assert!(refused(&Message::Report(Report { nonce: 1, age_ms: 0, member })));
 
     let Some((_, Message::Hello(hello))) = largest().into_iter().next() else { panic!("Hello stands first") };
     let mut crowded = hello.clone();

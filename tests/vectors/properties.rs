@@ -14,8 +14,8 @@ use cbddc::limits::{
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Decoder, Fetch, Fetched, FrameError, Hello, MemberNote,
-    Message, Mode, Ping, Pong, Pull, RelayedConfirmation, StartToken, encode_frame,
+    Ask, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Decoder, Fetch, Fetched, FrameError, Hello,
+    MemberNote, MemberReport, Message, Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken, encode_frame,
 };
 use fastrand::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -91,7 +91,11 @@ fn check_message(message: &Message) {
             fetched.rows.iter().for_each(check_row);
         }
         Message::Bye(Bye::Protocol(text)) => assert!(text.len() <= 64),
-        Message::Ping(_) | Message::Pong(_) | Message::Bye(_) => {}
+        Message::Report(report) => {
+            check_name(&report.member.node_id);
+            assert!(report.member.release.len() <= 32);
+        }
+        Message::Ping(_) | Message::Pong(_) | Message::Bye(_) | Message::Ask(_) => {}
     }
 }
 
@@ -109,7 +113,7 @@ fn decode(kind: u8, payload: &[u8]) {
 // ---- random values ----
 
 fn any_kind(rng: &mut Rng) -> u8 {
-    if rng.u8(..8) == 0 { rng.u8(..) } else { rng.u8(0..=8) }
+    if rng.u8(..8) == 0 { rng.u8(..) } else { rng.u8(0..=10) }
 }
 fn any_vector(rng: &mut Rng) -> VersionVector {
     let count = if rng.u8(..50) == 0 { REPLICAS_MAX } else { rng.usize(..6) };
@@ -171,12 +175,31 @@ fn any_bye(rng: &mut Rng) -> Bye {
         _ => Bye::BelowFloor,
     }
 }
+fn any_report(rng: &mut Rng) -> MemberReport {
+    MemberReport {
+        device: any_device(rng),
+        node_id: any_name(rng),
+        release: any_text(rng, 32),
+        replica: ReplicaId::from_bits(rng.u64(..)),
+        health: rng.u8(..),
+        clock: any_clock(rng),
+        uptime_ms: rng.u64(..),
+        free_bytes: rng.u64(..),
+        database_bytes: rng.u64(..),
+        tracked: rng.u32(..),
+        linked: rng.u32(..),
+        lagging: rng.u32(..),
+        lag_ms: rng.u64(..),
+        queued: rng.u64(..),
+        recovered: rng.u64(..),
+    }
+}
 fn any_message(rng: &mut Rng) -> Message {
-    match rng.u8(..9) {
-        7 => {
+    match rng.u8(..11) {
+        9 => {
             Message::Fetch(Fetch { nonce: rng.u32(..), keys: (0..rng.usize(1..8)).map(|_| any_row(rng).key).collect() })
         }
-        8 => Message::Fetched(Fetched {
+        10 => Message::Fetched(Fetched {
             nonce: rng.u32(..),
             looked: rng.u32(..),
             rows: (0..rng.usize(..8)).map(|_| any_row(rng)).collect(),
@@ -229,6 +252,8 @@ fn any_message(rng: &mut Rng) -> Message {
         }),
         4 => Message::Ping(Ping { nonce: rng.u32(..), clock: any_clock(rng) }),
         5 => Message::Pong(Pong { nonce: rng.u32(..), clock: any_clock(rng) }),
+        6 => Message::Ask(Ask { nonce: rng.u64(..), hops: rng.u8(..) }),
+        7 => Message::Report(Report { nonce: rng.u64(..), age_ms: rng.u64(..), member: any_report(rng) }),
         _ => Message::Bye(any_bye(rng)),
     }
 }
@@ -333,7 +358,7 @@ fn frames_of_unknown_kinds_are_skipped_wherever_the_stream_is_cut() {
         let (mut stream, mut sent) = (Vec::new(), Vec::new());
         for _ in 0..rng.usize(1..8) {
             if rng.bool() {
-                let (kind, length) = (rng.u8(10..), rng.usize(..2_000));
+                let (kind, length) = (rng.u8(12..), rng.usize(..2_000));
                 encode_frame(&mut stream, kind, |out| out.extend((0..length).map(|at| at as u8)));
             } else {
                 let message = any_message(rng);

@@ -4,8 +4,8 @@ use cbddc::id::{DeviceId, Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, Message, Mode, Ping, Pong, Pull,
-    RelayedConfirmation, StartToken,
+    Ask, Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, MemberReport, Message, Mode,
+    Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
 };
 
 /// 2026-01-15T10:20:30.123Z.
@@ -120,6 +120,26 @@ fn bye(name: &'static str, about: &'static str, reason: Bye) -> Sample {
     sample(name, about, Message::Bye(reason))
 }
 
+fn member_report() -> MemberReport {
+    MemberReport {
+        device: device(0x40),
+        node_id: name("gateway-04"),
+        release: "1.2.3".into(),
+        replica: replica(4),
+        health: 2,
+        clock: ClockSample { millis: MILLIS, synchronised: true },
+        uptime_ms: 3_600_000,
+        free_bytes: 8_000_000_000,
+        database_bytes: 1_048_576,
+        tracked: 49,
+        linked: 8,
+        lagging: 1,
+        lag_ms: 41_250,
+        queued: 3,
+        recovered: 2,
+    }
+}
+
 /// Every kind of message, and every shape of it that matters.
 pub(crate) fn samples() -> Vec<Sample> {
     let full = Hello {
@@ -190,17 +210,17 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("pong", "Pong (kind 6).", Message::Pong(Pong { nonce: 1, clock })),
         sample(
             "fetch",
-            "Fetch (kind 8) of two keys, one of a document and one of a record.",
+            "Fetch (kind 10) of two keys, one of a document and one of a record.",
             Message::Fetch(Fetch { nonce: 300, keys: vec![live_row().key, system_row().key] }),
         ),
         sample(
             "fetched",
-            "Fetched (kind 9): both were looked up, and a document is there.",
+            "Fetched (kind 11): both were looked up, and a document is there.",
             Message::Fetched(Fetched { nonce: 300, looked: 2, rows: vec![live_row()], vector: vector(&[(1, 300)]) }),
         ),
         sample(
             "fetched-nothing",
-            "Fetched (kind 9): one was looked up, and nothing is there.",
+            "Fetched (kind 11): one was looked up, and nothing is there.",
             Message::Fetched(Fetched { nonce: 1, looked: 1, rows: vec![], vector: vector(&[]) }),
         ),
         bye("bye-stopping", "Bye (kind 7): the node stops.", Bye::Stopping),
@@ -220,5 +240,15 @@ pub(crate) fn samples() -> Vec<Sample> {
         bye("bye-silent", "Bye (kind 7): nothing was heard for too long.", Bye::Silent),
         bye("bye-below-floor", "Bye (kind 7): the sender is behind this node's floor.", Bye::BelowFloor),
         bye("bye-untracked", "Bye (kind 7): the peer was retired while the link was open.", Bye::Untracked),
+        sample(
+            "ask",
+            "Ask (kind 8), passed on twice already.",
+            Message::Ask(Ask { nonce: 0x0123_4567_89ab_cdef, hops: 14 }),
+        ),
+        sample(
+            "report",
+            "Report (kind 9) of a member that is not well, told by another a minute later.",
+            Message::Report(Report { nonce: 0x0123_4567_89ab_cdef, age_ms: 60_000, member: member_report() }),
+        ),
     ]
 }

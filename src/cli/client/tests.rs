@@ -124,6 +124,7 @@ fn single_documents_go_there_and_back() {
                 collection: "c".into(),
                 key: key.into(),
                 document: document.into(),
+                confirmation: args::Confirmation::default(),
             };
             assert_eq!(documents::put(&api, &put("../a b", " {\"x\":1} "), false).await.unwrap(), 0);
             let said = documents::put(&api, &put("k", "text"), false).await.unwrap_err();
@@ -134,7 +135,9 @@ fn single_documents_go_there_and_back() {
             assert_eq!(missing.code(), "PERSISTENCE_ERROR");
             assert_eq!(format!("{missing}"), "no document none in c");
             assert_eq!(export::run(&api, &args::Export { collection: "c".into() }).await.unwrap(), 0);
-            assert_eq!(documents::delete(&api, &document("../a b")).await.unwrap(), 0);
+            let confirmation = args::Confirmation::default();
+            let delete = args::Delete { document: document("../a b"), confirmation };
+            assert_eq!(documents::delete(&api, &delete).await.unwrap(), 0);
         })
         .await;
         assert!(bench.service.documents.borrow().is_empty());

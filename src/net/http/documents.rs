@@ -3,10 +3,11 @@
 use super::Service;
 use super::answer::{Answer, empty_response, json_bytes, json_response};
 use super::body::BodyReader;
+use super::confirmed;
 use super::handle::Shared;
 use super::route::{self, Listing};
 use crate::document::json::{check, too_large};
-use crate::document::{Condition, Document, PAGE_BYTES_MAX, Page, Stored, Version, WriteOp};
+use crate::document::{Accepted, Condition, Document, PAGE_BYTES_MAX, Page, Queued, Version, WriteOp};
 use crate::error::{Error, RequestKind};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use hyper::header::{CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -15,9 +16,10 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use std::format;
 use std::string::{String, ToString};
-use std::vec;
 use std::vec::Vec;
 
+/// Says that what is shown waits in the offline queue.
+const QUEUED: HeaderName = HeaderName::from_static("cbddc-queued");
 /// White space that may stand around the largest document.
 const PADDING_BYTES_MAX: usize = 1024;
 
@@ -28,14 +30,20 @@ pub(super) async fn put<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    let ttl = route::ttl(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), true)?;
     let condition = write_condition(&head.headers)?;
     not_encoded(&head.headers)?;
     let (sent, _share) = whole(shared, body).await?;
     let value = check(&sent)?;
     let value = if value.len() == sent.len() { sent } else { value.to_vec() };
-    let op = WriteOp { collection, key, value: Some(value), ttl, condition };
-    let stored = write_one(shared, "store the document", op).await?;
+    let op = WriteOp { collection, key, value: Some(value), ttl: wanted.ttl, condition };
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "store the document", op, peers, wait).await;
+    }
+    let stored = match shared.timed("store the document", shared.service.accept(op)).await? {
+        Accepted::Stored(stored) => stored,
+        Accepted::Queued => return Ok(queued()),
+    };
     let status = if stored.existed { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json_response(status, &json!({ "version": stored.version.to_string() }));
     response.headers_mut().insert(ETAG, etag(&stored.version));
@@ -48,16 +56,46 @@ pub(super) async fn delete<S: Service>(
     collection: String,
     key: String,
 ) -> Result<Response<Answer>, Error> {
-    route::no_query(head.uri.query())?;
+    let wanted = route::wanted(head.uri.query(), false)?;
     let condition = write_condition(&head.headers)?;
     let op = WriteOp { collection, key, value: None, ttl: None, condition };
-    write_one(shared, "delete the document", op).await?;
-    Ok(empty_response(StatusCode::NO_CONTENT))
+    if let Some((peers, wait)) = wanted.confirmed_by {
+        return confirmed::write(shared, "delete the document", op, peers, wait).await;
+    }
+    match shared.timed("delete the document", shared.service.accept(op)).await? {
+        Accepted::Stored(_) => Ok(empty_response(StatusCode::NO_CONTENT)),
+        Accepted::Queued => Ok(queued()),
+    }
 }
 
-async fn write_one<S: Service>(shared: &Shared<S>, what: &str, op: WriteOp) -> Result<Stored, Error> {
-    let mut results = shared.timed(what, shared.service.write(vec![op])).await?;
-    results.pop().unwrap_or_else(|| Err(Error::persistence("the store gave no result for the write", None)))
+/// The answer to a write that waits: not on disk, and nothing that says so.
+pub(super) fn queued() -> Response<Answer> {
+    json_response(StatusCode::ACCEPTED, &json!({ "queued": true }))
+}
+
+/// What waits in the offline queue, to who reads it. It has no version yet, so it is at none that could be asked for.
+fn waiting(
+    waits: Queued,
+    headers: &HeaderMap,
+    mut share: super::budget::Share,
+    collection: &str,
+    key: &str,
+) -> Result<Response<Answer>, Error> {
+    if tags(headers, IF_MATCH)?.is_some_and(|wanted| wanted != Tags::Any || waits == Queued::Delete) {
+        return Err(Error::Concurrency { collection: collection.to_string(), key: key.to_string() });
+    }
+    let mut response = match waits {
+        Queued::Put(value) => {
+            share.shrink_to(value.len());
+            json_bytes(StatusCode::OK, Answer::shared(value, share))
+        }
+        Queued::Delete => {
+            let (collection, key) = (collection.to_string(), key.to_string());
+            super::problem::response(&Error::DocumentNotFound { collection, key })
+        }
+    };
+    response.headers_mut().insert(QUEUED, HeaderValue::from_static("true"));
+    Ok(response)
 }
 
 pub(super) async fn get<S: Service>(
@@ -68,6 +106,9 @@ pub(super) async fn get<S: Service>(
 ) -> Result<Response<Answer>, Error> {
     route::no_query(head.uri.query())?;
     let mut share = shared.share(DOCUMENT_BYTES_MAX).await?;
+    if let Some(waits) = shared.service.queued(collection, key) {
+        return waiting(waits, &head.headers, share, collection, key);
+    }
     let found = shared.timed("read the document", shared.service.get(collection, key)).await?;
     if let Some(wanted) = tags(&head.headers, IF_MATCH)? {
         let holds = found.as_ref().is_some_and(|document| wanted.includes(&document.version));
@@ -175,7 +216,7 @@ pub(super) fn not_encoded(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// The version as an entity tag. Printed as hexadecimal digits and a dash, so always a legal header.
-fn etag(version: &Version) -> HeaderValue {
+pub(super) fn etag(version: &Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

@@ -4,6 +4,7 @@ use super::answer::{Answer, empty_response, json_response};
 use super::body::BodyReader;
 use super::budget::{Bodies, Budget, Share};
 use super::changes::{self, Feeds};
+use super::confirmed::Place;
 use super::connection::Activity;
 use super::route::{self, Route};
 use super::serve::count;
@@ -17,6 +18,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use smol::Timer;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
@@ -32,6 +34,8 @@ pub(super) struct Shared<S> {
     pub service: Rc<S>,
     pub options: HttpOptions,
     pub feeds: Rc<Feeds>,
+    /// Requests that wait for peers.
+    pub awaiting: Rc<Cell<usize>>,
     /// Closed when the requests under way are to end.
     pub stopped: Receiver<Infallible>,
 }
@@ -217,6 +221,11 @@ async fn dispatch<S: Service>(
             let status = shared.timed("read the status", async { Ok(shared.service.status().await) }).await?;
             Ok(json_response(StatusCode::OK, &status))
         }
+        Route::Site => {
+            let wait = route::site(query)?;
+            let _place = Place::take(shared)?;
+            Ok(json_response(StatusCode::OK, &shared.service.site(wait).await))
+        }
         Route::Peers => {
             route::no_query(query)?;
             let peers = shared.timed("read the peers", async { Ok(shared.service.peers().await) }).await?;
@@ -224,7 +233,7 @@ async fn dispatch<S: Service>(
         }
         Route::Health => health_report(shared, known).await,
         Route::Live => Ok(live()),
-        Route::Ready => Ok(ready(shared, known)),
+        Route::Ready => ready(shared, query, known).await,
         Route::Metrics => metrics(shared, known).await,
     }
 }
@@ -253,8 +262,14 @@ fn live() -> Response<Answer> {
     response
 }
 
-fn ready<S: Service>(shared: &Shared<S>, known: bool) -> Response<Answer> {
-    let readiness = shared.service.readiness();
+async fn ready<S: Service>(shared: &Shared<S>, query: Option<&str>, known: bool) -> Result<Response<Answer>, Error> {
+    let readiness = match route::in_step(query)? {
+        None => shared.service.readiness(),
+        Some(wait) => {
+            let _place = Place::take(shared)?;
+            shared.service.in_step(wait).await
+        }
+    };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json_response(status, &if known { readiness } else { readiness.without_names() })
+    Ok(json_response(status, &if known { readiness } else { readiness.without_names() }))
 }

@@ -30,7 +30,7 @@ pub(super) async fn list<S: Service>(shared: &Shared<S>, query: Option<&str>) ->
             _ => return Err(unknown(&name, "after and limit")),
         }
     }
-    let mut share = shared.share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
+    let mut share = shared.page_share(2 * (PAGE_BYTES_MAX + DOCUMENT_BYTES_MAX)).await?;
     let asked = shared.service.recovered(after.unwrap_or(0), limit.unwrap_or(100));
     let text = page_text(shared.timed("list the recovered rows", asked).await?)?;
     share.shrink_to(text.len());

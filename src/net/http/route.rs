@@ -2,7 +2,7 @@
 
 use crate::document::{PAGE_DOCUMENTS_MAX, Query, RecoveredChoice};
 use crate::error::{Error, RequestKind};
-use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX, NODE_ID_BYTES_MAX};
+use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX};
 use crate::time::Millis;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
@@ -24,6 +24,8 @@ pub(super) enum Route {
     Changes,
     /// `/v1/status`
     Status,
+    /// `/v1/site`
+    Site,
     /// `/v1/peers`
     Peers,
     /// `/v1/peers/{nodeId}`
@@ -68,6 +70,7 @@ impl Route {
             ["v1", "collections"] => Route::Collections,
             ["v1", "changes"] => Route::Changes,
             ["v1", "status"] => Route::Status,
+            ["v1", "site"] => Route::Site,
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
             ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
@@ -171,21 +174,92 @@ pub(super) fn no_query(query: Option<&str>) -> Result<(), Error> {
 /// Longest time to live: a century, so that no sum of times overflows.
 const TTL_SECONDS_MAX: u64 = 100 * 365 * 86_400;
 
-/// `?ttl=SECONDS` of a put, as milliseconds.
-pub(super) fn ttl(query: Option<&str>) -> Result<Option<Millis>, Error> {
-    let mut ttl = None;
+/// What the query of a write asks for beside the write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    /// How long the document is to live.
+    pub ttl: Option<Millis>,
+    /// How many peers are to have it on disk before it is answered, and how long that is waited for.
+    pub confirmed_by: Option<(usize, Duration)>,
+}
+
+/// How long confirmations are waited for where the caller does not say.
+const CONFIRMATION_WAIT: Duration = Duration::from_secs(5);
+
+/// `?ttl=SECONDS` of a put alone, `?confirmedBy=N&timeout=5s` of a put or a delete.
+pub(super) fn wanted(query: Option<&str>, is_put: bool) -> Result<Wanted, Error> {
+    let (mut life, mut peers, mut wait) = (None, None, None);
     for pair in pairs(query) {
         let (name, value) = pair?;
-        if name != "ttl" {
-            return Err(unknown(&name, "ttl"));
+        match name.as_str() {
+            "ttl" if is_put => set_once(&mut life, ttl(&value)?, "ttl")?,
+            "confirmedBy" => set_once(&mut peers, peer_count(&value)?, "confirmedBy")?,
+            "timeout" => set_once(&mut wait, duration("timeout", &value)?, "timeout")?,
+            _ if is_put => return Err(unknown(&name, "ttl, confirmedBy and timeout")),
+            _ => return Err(unknown(&name, "confirmedBy and timeout")),
         }
-        let seconds =
-            value.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
-                Error::bad_request(format!("ttl={value}: seconds to live, a whole number from 1 to {TTL_SECONDS_MAX}"))
-            })?;
-        set_once(&mut ttl, seconds * 1000, "ttl")?;
     }
-    Ok(ttl)
+    match (peers, wait) {
+        (None, Some(_)) => {
+            Err(Error::bad_request("timeout goes with confirmedBy alone: it is how long peers are waited for"))
+        }
+        (peers, wait) => {
+            let confirmed_by = peers.map(|peers| (peers, wait.unwrap_or(CONFIRMATION_WAIT)));
+            Ok(Wanted { ttl: life, confirmed_by })
+        }
+    }
+}
+
+/// How long members are waited for where the caller does not say.
+const SITE_WAIT: Duration = Duration::from_secs(2);
+
+/// `?timeout=2s` of `/v1/site`.
+pub(super) fn site(query: Option<&str>) -> Result<Duration, Error> {
+    let mut wait = None;
+    for pair in pairs(query) {
+        let (name, value) = pair?;
+        match name.as_str() {
+            "timeout" => set_once(&mut wait, duration("timeout", &value)?, "timeout")?,
+            _ => return Err(unknown(&name, "timeout")),
+        }
+    }
+    Ok(wait.unwrap_or(SITE_WAIT))
+}
+
+/// How long being in step is waited for where the caller does not say.
+const IN_STEP_WAIT: Duration = Duration::from_secs(5);
+
+/// `?sync&timeout=5s` of `/readyz`: how long to wait until the node has caught up with its peers, if at all.
+pub(super) fn in_step(query: Option<&str>) -> Result<Option<Duration>, Error> {
+    let (mut sync, mut wait) = (None, None);
+    for pair in pairs(query) {
+        let (name, value) = pair?;
+        match name.as_str() {
+            "sync" => set_once(&mut sync, flag("sync", &value)?, "sync")?,
+            "timeout" => set_once(&mut wait, duration("timeout", &value)?, "timeout")?,
+            _ => return Err(unknown(&name, "sync and timeout")),
+        }
+    }
+    match (sync.unwrap_or(false), wait) {
+        (false, Some(_)) => {
+            Err(Error::bad_request("timeout goes with sync alone: it is how long peers are waited for"))
+        }
+        (sync, wait) => Ok(sync.then(|| wait.unwrap_or(IN_STEP_WAIT))),
+    }
+}
+
+fn ttl(value: &str) -> Result<Millis, Error> {
+    let seconds = value.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds));
+    seconds.map(|seconds: u64| seconds * 1000).ok_or_else(|| {
+        Error::bad_request(format!("ttl={value}: seconds to live, a whole number from 1 to {TTL_SECONDS_MAX}"))
+    })
+}
+
+fn peer_count(value: &str) -> Result<usize, Error> {
+    let peers = value.parse().ok().filter(|peers| (1..=MEMBERS_MAX).contains(peers));
+    peers.ok_or_else(|| {
+        Error::bad_request(format!("confirmedBy={value}: how many peers, a whole number from 1 to {MEMBERS_MAX}"))
+    })
 }
 
 /// Longest time that a caller may ask to be kept waiting.
@@ -224,7 +298,7 @@ pub(super) fn listing(query: Option<&str>) -> Result<Listing, Error> {
             "after" if value.is_empty() => {}
             "after" => set_once(&mut after, key(value)?, "after")?,
             "limit" => set_once(&mut limit, page_limit(&value)?, "limit")?,
-            "reverse" => set_once(&mut reverse, flag(&value)?, "reverse")?,
+            "reverse" => set_once(&mut reverse, flag("reverse", &value)?, "reverse")?,
             "key" => keys.push(key(value)?),
             _ => return Err(unknown(&name, TAKES)),
         }
@@ -255,11 +329,11 @@ pub(super) fn page_limit(value: &str) -> Result<usize, Error> {
     limit.ok_or_else(|| Error::bad_request(format!("limit={value}: a whole number from 1 to {PAGE_DOCUMENTS_MAX}")))
 }
 
-fn flag(value: &str) -> Result<bool, Error> {
+fn flag(name: &str, value: &str) -> Result<bool, Error> {
     match value {
         "" | "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        other => Err(Error::bad_request(format!("reverse={}: true or false", other))),
+        other => Err(Error::bad_request(format!("{name}={other}: true or false"))),
     }
 }
 
@@ -348,10 +422,44 @@ mod tests {
 
     #[test]
     fn a_time_to_live_is_a_positive_number_of_seconds() {
-        assert_eq!(ttl(None).unwrap(), None);
-        assert_eq!(ttl(Some("ttl=60")).unwrap(), Some(60_000));
+        let ttl = |query: &str| wanted(Some(query), true).map(|wanted| wanted.ttl);
+        assert_eq!(wanted(None, true).unwrap(), Wanted::default());
+        assert_eq!(ttl("ttl=60").unwrap(), Some(60_000));
         for wrong in ["ttl=0", "ttl=", "ttl=1.5", "ttl=-1", "ttl=99999999999", "ttl=1&ttl=2", "tll=1"] {
-            assert!(ttl(Some(wrong)).is_err(), "{wrong}");
+            assert!(ttl(wrong).is_err(), "{wrong}");
+        }
+        assert!(wanted(Some("ttl=60"), false).is_err(), "what is deleted does not live");
+    }
+
+    #[test]
+    fn being_in_step_is_waited_for_where_it_is_asked() {
+        assert_eq!(in_step(None).unwrap(), None);
+        assert_eq!(in_step(Some("sync=false")).unwrap(), None);
+        assert_eq!(in_step(Some("sync")).unwrap(), Some(IN_STEP_WAIT));
+        assert_eq!(in_step(Some("sync=true&timeout=1m")).unwrap(), Some(Duration::from_secs(60)));
+        for wrong in ["sync=maybe", "timeout=1s", "sync&timeout=soon", "sync&sync", "synced"] {
+            assert_eq!(in_step(Some(wrong)).unwrap_err().kind(), Some("BadRequest"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn confirmations_are_asked_for_by_number_and_bounded_in_time() {
+        let asked = |query: &str| wanted(Some(query), false).map(|wanted| wanted.confirmed_by);
+        assert_eq!(asked("confirmedBy=2").unwrap(), Some((2, CONFIRMATION_WAIT)));
+        assert_eq!(asked("timeout=250ms&confirmedBy=256").unwrap(), Some((256, Duration::from_millis(250))));
+        for wrong in [
+            "confirmedBy=0",
+            "confirmedBy=257",
+            "confirmedBy=",
+            "confirmedBy=all",
+            "confirmedBy=-1",
+            "confirmedBy=1&confirmedBy=1",
+            "confirmedBy=1&timeout=5",
+            "confirmedBy=1&timeout=6m",
+            "timeout=5s",
+            "confirmedby=1",
+        ] {
+            assert_eq!(asked(wrong).unwrap_err().kind(), Some("BadRequest"), "{wrong}");
         }
     }
 }

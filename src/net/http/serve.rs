@@ -74,7 +74,13 @@ pub(crate) async fn serve<S: Service>(
         refusals: Cell::new(0),
         next_id: Cell::new(0),
         turns: Rc::default(),
-        shared: Rc::new(Shared { service, feeds: Feeds::new(options.feeds_max), stopped, options }),
+        shared: Rc::new(Shared {
+            service,
+            feeds: Feeds::new(options.feeds_max),
+            awaiting: Rc::default(),
+            stopped,
+            options,
+        }),
     });
     // A task of its own: polled with every turn of the executor, it would ask the socket each time.
     let accepting = door.executor.spawn(accept_forever(Rc::downgrade(&door), door.shared.clone(), listener));

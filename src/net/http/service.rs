@@ -1,14 +1,15 @@
 //! What the server asks of a node.
 
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Document, Page, Query, RecoveredChoice, RecoveredOutcome, RecoveredPage,
-    RecoveredSelection, Stored, WriteOp,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Confirmed, Document, Page, Query, Queued, RecoveredChoice,
+    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp,
 };
 use crate::error::Error;
 use crate::report::{
-    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, Status,
+    BackupReport, HealthReport, IntegrityReport, Metrics, PeersReport, Readiness, Replacement, SiteReport, Status,
 };
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// A node, as the HTTP API sees it. Called on one thread; dropping a future means that nobody waits for it any more,
@@ -18,6 +19,14 @@ pub(crate) trait Service: 'static {
     /// Writes in this order, as one group. Each has its own result, in the same order and number; an outer error means
     /// that the outcome of all is that error. A result is given once it is on disk.
     async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Result<Stored, Error>>, Error>;
+    /// Whether a collection never leaves the node.
+    fn is_local(&self, collection: &str) -> bool;
+    /// Waits until so many members have a write on disk, at most so long, and less where the node stops.
+    async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed;
+    /// Writes one operation, or queues it where the store refuses it now and it has no condition.
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error>;
+    /// What waits in the offline queue for this key, which readers see instead of what is stored.
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued>;
     /// One live document.
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error>;
     /// Those of the keys that exist. The keys come sorted, without doubles, at most 1000. The page is bounded like any
@@ -33,6 +42,8 @@ pub(crate) trait Service: 'static {
     async fn status(&self) -> Status;
     /// Members and strangers.
     async fn peers(&self) -> PeersReport;
+    /// Every member as it describes itself, waited for at most so long.
+    async fn site(&self, wait: Duration) -> SiteReport;
     /// Retires a member on the whole site.
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
@@ -57,4 +68,6 @@ pub(crate) trait Service: 'static {
     async fn metrics(&self, names: bool) -> Metrics;
     /// Whether it takes work.
     fn readiness(&self) -> Readiness;
+    /// Waits until it has caught up with the peers that it sees, at most so long.
+    async fn in_step(&self, wait: Duration) -> Readiness;
 }

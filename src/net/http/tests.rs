@@ -8,3 +8,4 @@ mod documents;
 mod guarded;
 mod hostile;
 pub(crate) mod memory;
+mod waiting;

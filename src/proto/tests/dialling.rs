@@ -24,7 +24,7 @@ fn the_time_between_two_dials_grows_and_is_capped() {
         for ceiling in &mut ceilings {
             dialler.started(target);
             assert!(!dialler.may_dial(now, target), "it is being dialled");
-            dialler.failed(now, target, 1_000, &mut rng);
+            dialler.failed(now, target, &RetryPolicy::new(3, 1_000), &mut rng);
             let again = dialler.deadline(now).expect("it rests");
             *ceiling = (*ceiling).max(again - now.mono);
             now.mono = again;
@@ -38,7 +38,7 @@ fn the_time_between_two_dials_grows_and_is_capped() {
 fn a_link_in_session_forgets_the_failures_before_it() {
     let (mut dialler, mut rng) = (Dialler::default(), fastrand::Rng::with_seed(1));
     for _ in 0..10 {
-        dialler.failed(at(0), Target::Fixed(0), 1_000, &mut rng);
+        dialler.failed(at(0), Target::Fixed(0), &RetryPolicy::new(3, 1_000), &mut rng);
     }
     dialler.succeeded(Target::Fixed(0));
     assert!(dialler.may_dial(at(0), Target::Fixed(0)));
@@ -164,6 +164,23 @@ fn a_link_beyond_the_bound_is_told_that_there_is_no_slot() {
         desk.meet(u64::from(number), hello(number));
     }
     assert_eq!(byes(&desk.meet(4, hello(4))), [(4, Bye::Rotated)]);
+}
+
+#[test]
+fn fixed_peers_may_change_while_the_node_runs() {
+    let mut desk = Desk::with(|settings| settings.fixed_peers = 2);
+    let fixed = |outputs: &[Output]| dials(outputs).into_iter().map(|(target, _)| target).collect::<Vec<_>>();
+    desk.wait(1);
+    // The first goes, the second stays and is being dialled already, another comes.
+    let outputs = desk.drive(Input::FixedPeers { numbers: alloc::vec![1, 2] });
+    assert_eq!(fixed(&outputs), [Target::Fixed(2)]);
+    for number in 0..3 {
+        desk.drive(Input::DialFailed { target: Target::Fixed(number), failure: DialFailure::Refused });
+    }
+    let mut again: Vec<Target> = (0..200).flat_map(|_| fixed(&desk.wait(100))).collect();
+    again.sort();
+    again.dedup();
+    assert_eq!(again, [Target::Fixed(1), Target::Fixed(2)], "whoever is gone is not dialled again");
 }
 
 #[test]

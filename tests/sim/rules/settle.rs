@@ -27,6 +27,11 @@ impl World {
             }
         }
         let alive: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].alive).collect();
+        for at in &alive {
+            while !self.nodes[*at].queued.is_empty() {
+                self.take_queued(*at)?;
+            }
+        }
         let rounds = 3 * alive.len() + 10;
         let mut quiet = 0;
         for round in 0..rounds {

@@ -6,9 +6,10 @@ use crate::judge::Judge;
 use crate::ledger::show;
 use crate::table::MemTable;
 use cbddc::id::{DeviceId, LocalSeq, NodeId, VersionVector};
+use cbddc::limits::CLOCK_MILLIS_MAX;
 use cbddc::replica::{Precondition, Reply, Request, Retention, Write};
 use cbddc::row::{Body, RowKey, Scope};
-use cbddc::time::{Millis, Reading};
+use cbddc::time::{Millis, Reading, Stamp};
 
 /// A replica.
 pub struct Node {
@@ -24,6 +25,8 @@ pub struct Node {
     /// Where its next slice of maintenance starts.
     pub(super) slice_after: LocalSeq,
     pub(super) disks: Vec<MemTable>,
+    /// Writes that were accepted while the disk refused them, oldest first.
+    pub(super) queued: Vec<Write>,
 }
 
 /// Which faults a run may have, drawn from its seed: a run with all of them at once shows little.
@@ -37,6 +40,8 @@ pub struct Plan {
     pub(super) untracks: bool,
     pub(super) clock_jumps: bool,
     expiry: bool,
+    /// Disks refuse writes for a while, which wait until they are taken.
+    queues: bool,
     pub partial_members: bool,
     pub visitors: bool,
     /// A node that is bootstrapping goes on giving its old rows to others.
@@ -77,6 +82,8 @@ impl World {
             untracks: rng.u8(..4) == 0,
             clock_jumps: rng.u8(..3) == 0,
             expiry: rng.u8(..4) == 0,
+            // Not drawn: runs without it go as they went before there was a queue.
+            queues: seed % 4 == 3,
             partial_members: rng.bool(),
             visitors: rng.u8(..4) == 0,
             lax_bootstrap: rng.bool(),
@@ -117,6 +124,7 @@ impl World {
             believed: true,
             slice_after: 0,
             disks: Vec::new(),
+            queued: Vec::new(),
         });
     }
     pub fn say(&mut self, text: impl FnOnce() -> String) {
@@ -172,8 +180,39 @@ impl World {
         };
         let expires = self.plan.expiry && body != Body::Tombstone && self.rng.u8(..3) == 0;
         let expires_at = expires.then(|| now.millis + self.rng.u64(1..200));
+        let mut write = Write { key, body, expires_at, precondition: Precondition::None };
+        let waits = |queued: &[Write], write: &Write| queued.iter().any(|one| one.key == write.key);
+        if self.plan.queues && (self.rng.u8(..4) == 0 || waits(&self.nodes[at].queued, &write)) {
+            let known = &self.nodes[at].table.knowledge;
+            let stamp = known.hlc.last().next().max(Stamp::new(now.millis.min(CLOCK_MILLIS_MAX), 0));
+            // Above what was accepted before it, which may not have been written yet.
+            let before = self.nodes[at].queued.iter().filter_map(|one| match one.precondition {
+                Precondition::Accepted(stamp, _) => Some(stamp.next()),
+                _ => None,
+            });
+            write.precondition = Precondition::Accepted(before.fold(stamp, Stamp::max), known.replica);
+            self.tally.count("queued");
+            self.say(|| format!("n{at} queues {write:?}"));
+            self.nodes[at].queued.push(write);
+            return if self.rng.bool() { self.take_queued(at) } else { Ok(()) };
+        }
+        self.store(at, write)
+    }
+    /// The disk takes the oldest write that waits.
+    pub(super) fn take_queued(&mut self, at: usize) -> Outcome {
+        if self.nodes[at].queued.is_empty() {
+            return Ok(());
+        }
+        let write = self.nodes[at].queued.remove(0);
+        // Once more, as after a stop between writing and forgetting.
+        if self.rng.u8(..4) == 0 {
+            self.store(at, write.clone())?;
+        }
+        self.store(at, write)
+    }
+    fn store(&mut self, at: usize, write: Write) -> Outcome {
+        let key = write.key.clone();
         let sending = self.sessions.iter().any(|session| session.ends.contains(&at));
-        let write = Write { key: key.clone(), body, expires_at, precondition: Precondition::None };
         let Reply::Written(written) = self.run(at, Request::Write { writes: vec![write], sending })? else {
             return Err("reply: not Written".into());
         };

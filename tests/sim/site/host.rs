@@ -6,6 +6,7 @@ use crate::table::MemTable;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::proto::{Engine, Event as Said, Input, Now, Output, Settings, StoreFault, Ticket};
 use cbddc::replica::{Knowledge, Reply, Request};
+use cbddc::retry::RetryPolicy;
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +106,7 @@ impl Site {
             discovery: true,
             beacon_interval: 400,
             fixed_peers: 0,
-            retry_delay: 100,
+            retry: RetryPolicy::new(3, 100),
             links_max: self.plan.links_max,
             window_bytes: self.plan.window_bytes,
             tombstone_min_age: self.plan.min_age,
@@ -201,7 +202,7 @@ impl Site {
                         return Err(format!("answer: n{at}: answered before it was on disk"));
                     }
                 }
-                Output::Changed { .. } => {}
+                Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => self.said(at, event)?,
             }
         }

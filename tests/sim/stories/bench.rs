@@ -7,6 +7,7 @@ use cbddc::id::{DeviceId, Seq};
 use cbddc::proto::{Client, DialFailure, Engine, Event, Input, LinkId, Now, Output, PeerView, Settings};
 use cbddc::proto::{Target, Ticket};
 use cbddc::replica::{Precondition, Request, Stream, Write, execute, look, read};
+use cbddc::retry::RetryPolicy;
 use cbddc::row::{Body, Head, RowKey};
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::{BeaconKey, Message};
@@ -95,7 +96,7 @@ impl Bench {
             discovery: false,
             beacon_interval: 1_000,
             fixed_peers: 0,
-            retry_delay: 100,
+            retry: RetryPolicy::new(3, 100),
             links_max: 8,
             window_bytes: 512 * 1024,
             tombstone_min_age: 86_400_000,
@@ -259,7 +260,7 @@ impl Bench {
                 Output::Stream { ticket, stream } => node.reads.push_back((ticket, stream)),
                 Output::Look { ticket, keys } => node.looks.push_back((ticket, keys)),
                 Output::Answer { client, .. } => node.answers.push(client),
-                Output::Changed { .. } => {}
+                Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => node.events.push(event),
             }
         }

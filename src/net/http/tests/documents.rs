@@ -97,7 +97,7 @@ fn a_time_to_live_reaches_the_store() {
     serving(|bench| async move {
         assert_eq!(bench.put(&format!("{A}?ttl=60"), "1").await.status, 201);
         assert_eq!(bench.service.documents.borrow().values().next().unwrap().ttl, Some(60_000));
-        for query in ["ttl=0", "ttl=x", "tll=60", "confirmedBy=2"] {
+        for query in ["ttl=0", "ttl=x", "tll=60", "confirmedBy=0"] {
             bench.put(&format!("{A}?{query}"), "1").await.is(400, "REQUEST_ERROR", "BadRequest");
         }
         bench.get(&format!("{A}?x=1")).await.is(400, "REQUEST_ERROR", "BadRequest");

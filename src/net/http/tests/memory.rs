@@ -2,20 +2,21 @@
 
 use super::super::Service;
 use crate::document::{
-    Change, Changes, ChangesQuery, CollectionSummary, Condition, Document, PAGE_BYTES_MAX, Page, Query,
-    RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow, RecoveredSelection, Since,
-    Stored, Version, WriteOp,
+    Accepted, Change, Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, PAGE_BYTES_MAX, Page,
+    Query, Queued, RecoveredChoice, RecoveredContent, RecoveredOutcome, RecoveredPage, RecoveredRow,
+    RecoveredSelection, Since, Stored, Version, WriteOp,
 };
 use crate::error::{Error, RequestKind};
 use crate::id::ReplicaId;
 use crate::report::{
-    BackupReport, HealthEntry, HealthReport, HealthStatus, HeardAddress, IntegrityReport, Metrics, PeersReport,
-    Readiness, Replacement, Status,
+    BackupReport, HealthEntry, HealthReport, HealthStatus, HeardAddress, IntegrityReport, MemberStatus, Metrics,
+    PeersReport, Readiness, Replacement, SiteReport, Status,
 };
 use crate::time::{Millis, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::string::{String, ToString};
+use std::time::Duration;
 use std::vec::Vec;
 
 #[derive(Debug)]
@@ -42,6 +43,11 @@ pub(crate) struct Memory {
     pub(crate) group_error: Cell<Option<(usize, MakeError)>>,
     pub(crate) health: Cell<HealthStatus>,
     pub(crate) not_ready: Cell<bool>,
+    /// Peers that confirm at once whatever is written.
+    pub(crate) confirming: Cell<usize>,
+    /// The store refuses, and what is written waits here.
+    pub(crate) queues: Cell<bool>,
+    pub(crate) waiting: RefCell<BTreeMap<(String, String), Queued>>,
     /// The change feed fails.
     pub(crate) feed_error: Cell<bool>,
 }
@@ -65,11 +71,12 @@ impl Memory {
         }
         self.stamp.set(self.stamp.get() + 1);
         let version = Version { stamp: Stamp::from_bits(self.stamp.get()), origin: ReplicaId::from_bits(7) };
+        let seq = if op.value.is_some() || found.is_some() { self.stamp.get() } else { 0 };
         match op.value {
             Some(value) => documents.insert(at, Held { version, value, ttl: op.ttl }),
             None => documents.remove(&at),
         };
-        Ok(Stored { version, existed: found.is_some() })
+        Ok(Stored { version, existed: found.is_some(), seq })
     }
 
     fn page<'a>(&self, found: impl Iterator<Item = (&'a (String, String), &'a Held)>, limit: usize) -> Page {
@@ -100,6 +107,28 @@ impl Service for Memory {
         self.groups.borrow_mut().push(ops.len());
         smol::future::yield_now().await;
         Ok(ops.into_iter().map(|op| self.apply(op)).collect())
+    }
+    fn is_local(&self, collection: &str) -> bool {
+        collection == "scratch"
+    }
+    async fn confirmed(&self, _: &Stored, peers: usize, wait: Duration) -> Confirmed {
+        let by: Vec<String> = (1..=self.confirming.get()).map(|number| std::format!("gateway-{number:02}")).collect();
+        if by.len() < peers {
+            smol::Timer::after(wait).await;
+        }
+        Confirmed { enough: by.len() >= peers, by }
+    }
+    async fn accept(&self, op: WriteOp) -> Result<Accepted, Error> {
+        if self.queues.get() {
+            let queued = op.value.map_or(Queued::Delete, Queued::Put);
+            self.waiting.borrow_mut().insert((op.collection, op.key), queued);
+            return Ok(Accepted::Queued);
+        }
+        let stored = self.write(Vec::from([op])).await?.pop();
+        stored.unwrap_or_else(|| Err(Error::persistence("nothing", None))).map(Accepted::Stored)
+    }
+    fn queued(&self, collection: &str, key: &str) -> Option<Queued> {
+        self.waiting.borrow().get(&(collection.to_string(), key.to_string())).cloned()
     }
     async fn get(&self, collection: &str, key: &str) -> Result<Option<Document>, Error> {
         let documents = self.documents.borrow();
@@ -159,6 +188,10 @@ impl Service for Memory {
     async fn peers(&self) -> PeersReport {
         let heard = HeardAddress { address: "10.0.0.9:5000".to_string(), reason: "another cluster key".to_string() };
         PeersReport { peers: Vec::new(), heard: Vec::from([heard]) }
+    }
+    async fn site(&self, _: Duration) -> SiteReport {
+        let member = MemberStatus { node_id: "gateway-01".to_string(), ..MemberStatus::default() };
+        SiteReport { members: Vec::from([member]) }
     }
     async fn untrack(&self, node_id: &str) -> Result<(), Error> {
         if node_id == "gateway 07" { Ok(()) } else { Err(no_such_peer()) }
@@ -221,6 +254,12 @@ impl Service for Memory {
         let mut metrics = Metrics::default();
         metrics.gauge("cbddc_names", "Whether names are shown.", names);
         metrics
+    }
+    async fn in_step(&self, wait: Duration) -> Readiness {
+        if self.not_ready.get() {
+            smol::Timer::after(wait).await;
+        }
+        self.readiness()
     }
     fn readiness(&self) -> Readiness {
         Readiness::new(if self.not_ready.get() { Vec::from(["the store is opening".to_string()]) } else { Vec::new() })

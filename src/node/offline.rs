@@ -1,0 +1,456 @@
+//! The offline queue of the node: writes that the store refuses now, in the order in which they were accepted, until it
+//! takes them.
+//!
+//! Only what is refused is queued: a store that is slow is waited for, and then the outcome is unknown. A write gets its
+//! stamp when it is accepted and competes by it when it is carried out (rule 39 of `docs/replication.md`), so that
+//! carrying it out twice is harmless. Conditional writes and lines of a bulk are never queued.
+//!
+//! Invariant: while a key waits, nothing that is written to it overtakes what waits.
+
+use super::documents::Op;
+use super::shell::Shell;
+use crate::document::{Queued, WriteOp};
+use crate::error::{Error, PersistenceKind};
+use crate::id::ReplicaId;
+use crate::limits::{CLOCK_MILLIS_MAX, QUEUED_EXTRA_BYTES};
+use crate::log::{critical, error, info, warn};
+use crate::proto::Client;
+use crate::queue::{OfflineQueue, OperationKind, PendingOperation};
+use crate::replica::{Precondition, Reply, Write};
+use crate::report::QueueStatus;
+use crate::retry::RetryPolicy;
+use crate::row::{Body, RowKey};
+use crate::store::{Spill, said_of_loss};
+use crate::time::{Millis, Stamp};
+use async_channel::{Receiver, Sender};
+use smol::Timer;
+use std::cell::{Cell, RefCell};
+use std::format;
+use std::future::Future;
+use std::path::Path;
+use std::rc::Rc;
+use std::string::ToString;
+use std::sync::Arc;
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Operations and bytes that are carried out in one group.
+const GROUP_MAX: usize = 64;
+const GROUP_BYTES: usize = 256 * 1024;
+/// Between two attempts there is at least this, though the store may have taken something else meanwhile...
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// ...and at most this: an attempt costs little, and room may be made by somebody who says nothing.
+const PAUSE_MAX_MS: Millis = 5_000;
+
+/// The queue and its spill file.
+pub(super) struct Offline {
+    queue: RefCell<OfflineQueue>,
+    enabled: bool,
+    capacity: usize,
+    spill: RefCell<Option<Spill>>,
+    /// The operations that the spill file holds; none where it is empty.
+    in_file: RefCell<Option<Vec<Arc<PendingOperation>>>>,
+    last_stamp: Cell<Stamp>,
+    retries: Cell<u64>,
+    lost: Cell<u64>,
+    /// Nothing is accepted any more.
+    closed: Cell<bool>,
+    /// It was full when it was last asked.
+    full: Cell<bool>,
+    wake: Sender<()>,
+    woken: Receiver<()>,
+    /// Closed, and made anew, whenever the last operation has left.
+    emptied: RefCell<(Sender<()>, Receiver<()>)>,
+}
+
+impl Offline {
+    /// The queue of a node, with what its last stop has spilled. Blocks: the file is made and read.
+    pub(super) fn open(database: &Path, enabled: bool, operations: usize, bytes: usize) -> Offline {
+        let (mut spilled, mut lost, mut holds) = (Vec::new(), 0, false);
+        let spill = match Spill::open(database, if enabled { bytes as u64 } else { 0 }) {
+            Ok((spill, found)) => {
+                if let Some(said) = said_of_loss(&found) {
+                    error!("the spill file of the offline queue is damaged path={}, {}", spill.path().display(), said);
+                }
+                lost = found.lost;
+                holds = found.headless || found.lost > 0 || !found.operations.is_empty();
+                spilled = found.operations;
+                Some(spill)
+            }
+            Err(error) => {
+                error!("the offline queue has no spill file and takes nothing cause=\"{}\"", error.to_string());
+                None
+            }
+        };
+        // What a stop could not spill is not accepted.
+        let room = spill.as_ref().map_or(0, |spill| usize::try_from(spill.room()).unwrap_or(usize::MAX));
+        let mut queue = OfflineQueue::new(operations, bytes.min(room));
+        let (sound, unsound): (Vec<_>, Vec<_>) = spilled.into_iter().partition(|one| Entry::of(one).is_some());
+        lost += unsound.len() as u64;
+        lost += queue.resume(sound).len() as u64;
+        if !queue.is_empty() {
+            info!("operations wait since the last stop and are carried out now operations={}", queue.len());
+        }
+        let in_file = queue.oldest(usize::MAX, usize::MAX);
+        let last_stamp = in_file.iter().filter_map(|one| Entry::of(one)).map(|entry| entry.stamp).max();
+        let (wake, woken) = async_channel::bounded(1);
+        Offline {
+            capacity: operations.min(crate::limits::QUEUE_SLOTS),
+            queue: RefCell::new(queue),
+            enabled,
+            spill: RefCell::new(spill),
+            in_file: RefCell::new(holds.then_some(in_file)),
+            last_stamp: Cell::new(last_stamp.unwrap_or(Stamp::ZERO)),
+            retries: Cell::new(0),
+            lost: Cell::new(lost),
+            closed: Cell::new(false),
+            full: Cell::new(false),
+            wake,
+            woken,
+            emptied: RefCell::new(async_channel::bounded(1)),
+        }
+    }
+    /// Whether anything waits for this key: then whatever is written to it must go behind.
+    pub(super) fn holds(&self, collection: &str, key: &str) -> bool {
+        self.queue.borrow().latest(collection, key).is_some()
+    }
+    /// What a reader of this key sees instead of what is stored.
+    pub(super) fn latest(&self, collection: &str, key: &str) -> Option<Queued> {
+        let queue = self.queue.borrow();
+        let operation = queue.latest(collection, key)?;
+        Some(match operation.kind {
+            OperationKind::Put => Queued::Put(Entry::of(operation).map(|entry| entry.value.to_vec())?),
+            OperationKind::Delete => Queued::Delete,
+        })
+    }
+    /// The store may take writes again.
+    pub(super) fn try_again(&self) {
+        if !self.queue.borrow().is_empty() {
+            // Full means that it is woken already.
+            let _ = self.wake.try_send(());
+        }
+    }
+    pub(super) fn status(&self) -> QueueStatus {
+        let statistics = self.queue.borrow().statistics();
+        QueueStatus {
+            enabled: self.enabled,
+            length: statistics.operations as u64,
+            capacity: self.capacity as u64,
+            bytes: statistics.bytes as u64,
+            accepted: statistics.accepted,
+            delivered: statistics.delivered,
+            refused: statistics.refused,
+            retries: self.retries.get(),
+            lost: self.lost.get(),
+        }
+    }
+    fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+    /// These have been carried out.
+    fn delivered(&self, operations: &[Arc<PendingOperation>]) {
+        let mut queue = self.queue.borrow_mut();
+        for operation in operations {
+            queue.delivered(operation);
+        }
+        self.full.set(false);
+        if queue.is_empty() {
+            info!("the offline queue is empty again");
+            self.emptied.replace(async_channel::bounded(1));
+        }
+    }
+    /// Waits until nothing waits.
+    async fn drained(&self) {
+        while !self.is_empty() {
+            let emptied = self.emptied.borrow().1.clone();
+            // Nothing is ever sent: it ends when the sender goes.
+            let _ = emptied.recv().await;
+        }
+    }
+    /// Empties the spill file once all that it holds has been carried out.
+    fn file_is_done(&self) -> Option<impl Future<Output = Result<(), Error>> + use<>> {
+        // What it holds is in front of all that was accepted since.
+        let first = self.queue.borrow().first();
+        if first.is_some_and(|first| self.is_in_file(&first)) || self.in_file.take().is_none() {
+            return None;
+        }
+        self.spill.borrow_mut().as_mut().map(|spill| spill.write(Vec::new()))
+    }
+    fn is_in_file(&self, operation: &Arc<PendingOperation>) -> bool {
+        let in_file = self.in_file.borrow();
+        in_file.as_ref().is_some_and(|held| held.iter().any(|one| Arc::ptr_eq(one, operation)))
+    }
+    /// Ends it: nothing is accepted any more, and what waits is written to the spill file.
+    ///
+    /// # Errors
+    /// The disk's, or there is no file: what waits is lost with the process.
+    pub(super) async fn spill(&self) -> Result<(), Error> {
+        self.closed.set(true);
+        let waiting = self.queue.borrow().oldest(usize::MAX, usize::MAX);
+        if waiting.is_empty() && self.in_file.borrow().is_none() {
+            return Ok(());
+        }
+        let count = waiting.len();
+        if count > 0 && waiting.iter().all(|one| self.is_in_file(one)) {
+            info!("operations that wait stay in the spill file for the next start operations={}", count);
+            return Ok(());
+        }
+        let writing = self.spill.borrow_mut().as_mut().map(|spill| spill.write(waiting));
+        match writing {
+            Some(writing) => writing.await?,
+            None if count > 0 => return Err(Error::persistence("there is no spill file", None)),
+            None => {}
+        }
+        if count > 0 {
+            info!("operations that wait are kept in the spill file for the next start operations={}", count);
+        }
+        Ok(())
+    }
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.borrow().len()
+    }
+}
+
+/// Whether the store refuses this for now, so that it can be queued: not where it is slow, nor where the operation itself
+/// is at fault.
+fn refused_for_now(error: &Error) -> bool {
+    match error {
+        Error::Persistence { kind, .. } => matches!(kind, PersistenceKind::DiskFull | PersistenceKind::Other),
+        Error::DatabaseCorruption { .. } => true,
+        _ => false,
+    }
+}
+
+/// What the node keeps of an operation beside its name, as the queue's `data`: the value, then stamp, replica and expiry.
+struct Entry<'a> {
+    value: &'a [u8],
+    stamp: Stamp,
+    replica: ReplicaId,
+    expires_at: Option<Millis>,
+}
+
+impl Entry<'_> {
+    fn of(operation: &PendingOperation) -> Option<Entry<'_>> {
+        let (value, extra) = operation.data.split_last_chunk::<QUEUED_EXTRA_BYTES>()?;
+        let number =
+            |at: usize| extra[at..at + 8].iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let stamp = Some(Stamp::from_bits(number(0))).filter(|stamp| stamp.is_well_formed())?;
+        let expires_at = (extra[24] == 1).then(|| number(16));
+        Some(Entry { value, stamp, replica: ReplicaId::from_bits(number(8)), expires_at })
+    }
+    fn data(mut value: Vec<u8>, stamp: Stamp, replica: ReplicaId, expires_at: Option<Millis>) -> Vec<u8> {
+        value.reserve_exact(QUEUED_EXTRA_BYTES);
+        value.extend_from_slice(&stamp.to_bits().to_le_bytes());
+        value.extend_from_slice(&replica.to_bits().to_le_bytes());
+        value.extend_from_slice(&expires_at.unwrap_or(0).to_le_bytes());
+        value.push(u8::from(expires_at.is_some()));
+        value
+    }
+}
+
+impl Shell {
+    /// Queues what the store has refused, or what must go behind something that waits. The caller's error otherwise.
+    pub(super) async fn queue_refused(&self, op: Op, error: Error) -> Result<(), Error> {
+        if !refused_for_now(&error) {
+            return Err(error);
+        }
+        if !self.offline.enabled {
+            // A full disk has an answer of its own.
+            return Err(match error {
+                Error::Persistence { kind: PersistenceKind::DiskFull, .. } => error,
+                cause => queue_full(format!("the store refuses writes now and the offline queue is off: {cause}")),
+            });
+        }
+        // Above what stands here, or it would be answered and then lose to what its writer had before its eyes.
+        let seen = self.stored_stamp(&op.collection, &op.key).await;
+        self.enqueue(op, seen, &error.to_string())
+    }
+
+    /// Puts an operation at the end of the queue, stamped.
+    pub(super) fn enqueue(&self, op: Op, seen: Stamp, why: &str) -> Result<(), Error> {
+        let offline = &self.offline;
+        if offline.closed.get() {
+            return Err(queue_full("the node stops, nothing is accepted any more".to_string()));
+        }
+        let (stamp, replica) = {
+            let engine = self.engine.borrow();
+            let now = Stamp::new(engine.reading(self.now()).millis.min(CLOCK_MILLIS_MAX), 0);
+            let above = [engine.knowledge().hlc.last(), offline.last_stamp.get(), seen].map(Stamp::next);
+            (above.into_iter().fold(now, Stamp::max), engine.knowledge().replica)
+        };
+        let Op { collection, key, fresh } = op;
+        let (kind, (value, expires_at)) = match fresh {
+            Some(fresh) => (OperationKind::Put, fresh),
+            None => (OperationKind::Delete, (Vec::new(), None)),
+        };
+        let data = Entry::data(value, stamp, replica, expires_at);
+        let first = offline.is_empty();
+        let accepted = offline.queue.borrow_mut().enqueue(PendingOperation { kind, collection, key, data });
+        if accepted.is_err() {
+            if !offline.full.replace(true) {
+                warn!("the offline queue is full, writes are refused operations={}", offline.len());
+            }
+            return Err(queue_full(format!("the store refuses writes now and the offline queue is full: {why}")));
+        }
+        // Only where nobody goes beyond it: the far future of one row must not carry the others along.
+        if stamp != seen.next() {
+            offline.last_stamp.set(stamp);
+        }
+        if first {
+            warn!("the store refuses writes, they wait in the offline queue cause=\"{}\"", why);
+        }
+        offline.try_again();
+        Ok(())
+    }
+
+    /// The stamp of the document that stands here, as far as it can be read now.
+    async fn stored_stamp(&self, collection: &str, key: &str) -> Stamp {
+        let now = self.engine.borrow().reading(self.now()).millis;
+        let reading = self.store.get(self.scope(collection), collection, key, now);
+        let enough = async {
+            Timer::after(PAUSE_MIN).await;
+            Ok(None)
+        };
+        match smol::future::or(reading, enough).await {
+            Ok(Some((document, _))) => document.version.stamp,
+            _ => Stamp::ZERO,
+        }
+    }
+
+    /// Carries out what waits, oldest first, whenever the store takes it.
+    pub(super) async fn drain_forever(self: Rc<Self>) {
+        let policy = RetryPolicy::new(self.config.network.retry_attempts, self.config.network.retry_delay_ms);
+        let offline = &self.offline;
+        let (mut attempt, mut group) = (0, 1);
+        loop {
+            if let Some(emptying) = offline.file_is_done()
+                && let Err(error) = emptying.await
+            {
+                // It is read once more at the next start, which changes nothing.
+                warn!("the spill file could not be emptied cause=\"{}\"", error.to_string());
+            }
+            let operations = offline.queue.borrow().oldest(group, GROUP_BYTES);
+            if operations.is_empty() {
+                // The sender lives in the same shell as this task.
+                let _ = offline.woken.recv().await;
+                // What was just refused is not tried at once.
+                Timer::after(PAUSE_MIN).await;
+                continue;
+            }
+            let (writes, ops): (Vec<Write>, Vec<Op>) =
+                operations.iter().filter_map(|one| self.waiting_write(one)).unzip();
+            match self.ask_patiently(Client::Write(writes), ops).await {
+                Ok(Reply::Written(_)) => {
+                    offline.delivered(&operations);
+                    (attempt, group) = (0, (group * 2).min(GROUP_MAX));
+                }
+                // Perhaps one of them fits where all do not.
+                _ if group > 1 => group = 1,
+                _ => {
+                    offline.queue.borrow_mut().not_delivered();
+                    offline.retries.set(offline.retries.get() + 1);
+                    attempt += 1;
+                    let random = getrandom::u64().unwrap_or(u64::MAX);
+                    let pause = Duration::from_millis(policy.jittered(attempt, random).min(PAUSE_MAX_MS));
+                    Timer::after(PAUSE_MIN).await;
+                    let paused = async {
+                        Timer::after(pause).await;
+                    };
+                    let woken = async {
+                        let _ = offline.woken.recv().await;
+                    };
+                    smol::future::or(paused, woken).await;
+                }
+            }
+        }
+    }
+
+    fn waiting_write(&self, operation: &PendingOperation) -> Option<(Write, Op)> {
+        let (collection, key) = (operation.collection.clone(), operation.key.clone());
+        let entry = Entry::of(operation)?;
+        let expires_at = entry.expires_at;
+        let (body, fresh) = match operation.kind {
+            OperationKind::Put => (Body::Live(entry.value.to_vec()), Some((entry.value.to_vec(), expires_at))),
+            OperationKind::Delete => (Body::Tombstone, None),
+        };
+        let precondition = Precondition::Accepted(entry.stamp, entry.replica);
+        let name = RowKey { scope: self.scope(&collection), collection: collection.clone(), key: key.clone() };
+        Some((Write { key: name, body, expires_at, precondition }, Op { collection, key, fresh }))
+    }
+
+    /// At the stop: what waits is carried out if the store takes it within `limit`, else it is spilled.
+    ///
+    /// # Errors
+    /// What waits could be neither carried out nor spilled, and is lost.
+    pub(super) async fn empty_queue(&self, drain: Duration, limit: Duration) -> Result<(), Error> {
+        self.offline.try_again();
+        let enough = async {
+            Timer::after(drain).await;
+        };
+        smol::future::or(self.offline.drained(), enough).await;
+        let late = async {
+            Timer::after(limit).await;
+            Err(Error::Timeout { operation: "write the spill file".to_string(), after_ms: limit.as_millis() as u64 })
+        };
+        let spilled = smol::future::or(self.offline.spill(), late).await;
+        let waiting = self.offline.len();
+        if let Err(error) = &spilled
+            && waiting > 0
+        {
+            critical!(
+                "queued operations are lost, they could not be spilled operations={} cause=\"{}\"",
+                waiting,
+                error
+            );
+            return spilled;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever is told this may try again.
+pub(super) fn queue_full(message: impl Into<std::string::String>) -> Error {
+    Error::Persistence { kind: PersistenceKind::QueueFull, message: message.into(), source: None }
+}
+
+/// What is said of a write that may not be queued while its key waits.
+pub(super) fn key_waits(op: &WriteOp) -> Error {
+    let (key, collection) = (&op.key, &op.collection);
+    queue_full(format!(
+        "{key} in {collection} waits in the offline queue; conditional writes and lines of a bulk are never queued: try again"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_node_keeps_of_an_operation_comes_back() {
+        let (stamp, replica) = (Stamp::new(1_700_000_000_000, 7), ReplicaId::mint(&[], 5));
+        for (value, expires_at) in [(b"{}".to_vec(), Some(9)), (Vec::new(), None)] {
+            let data = Entry::data(value.clone(), stamp, replica, expires_at);
+            let operation = PendingOperation::put("c", "k", data);
+            let entry = Entry::of(&operation).expect("it is whole");
+            assert_eq!((entry.value, entry.stamp), (value.as_slice(), stamp));
+            assert_eq!((entry.replica, entry.expires_at), (replica, expires_at));
+        }
+        assert!(Entry::of(&PendingOperation::put("c", "k", "short")).is_none());
+    }
+
+    #[test]
+    fn only_what_the_store_refuses_is_queued() {
+        let persistence = |kind| Error::Persistence { kind, message: "told".to_string(), source: None };
+        assert!(refused_for_now(&persistence(PersistenceKind::DiskFull)));
+        assert!(refused_for_now(&persistence(PersistenceKind::Other)));
+        for other in [
+            persistence(PersistenceKind::QueueFull),
+            persistence(PersistenceKind::DocumentTooLarge),
+            Error::Timeout { operation: "store".to_string(), after_ms: 30_000 },
+            Error::bad_request("no"),
+        ] {
+            assert!(!refused_for_now(&other), "{other}");
+        }
+    }
+}
