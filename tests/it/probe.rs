@@ -20,7 +20,7 @@ impl Probe {
         self.delay_ms = Some(delay_ms);
         self
     }
-    /// While this file exists, every sync of the child takes half a minute longer.
+    /// While this file exists, every sync of the child takes up to half a minute longer.
     pub(crate) fn stall(mut self, path: impl Into<PathBuf>) -> Probe {
         self.stall = Some(path.into());
         self
