@@ -6,7 +6,9 @@
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-const ALL: [Mutant; 37] = [
+/// Two are not among them, since it takes a rotten row, a death and a late peer at once: `RepairTakesOlder` and
+/// `StreamPassesDamage` are noticed by their stories.
+const ALL: [Mutant; 35] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -40,8 +42,6 @@ const ALL: [Mutant; 37] = [
     Mutant::NoReconcile,
     Mutant::ReconcileKeepsDot,
     Mutant::LocalLeaves,
-    Mutant::RepairTakesOlder,
-    Mutant::StreamPassesDamage,
     Mutant::QueuedIsBlind,
     Mutant::QueuedKeepsStamp,
 ];
