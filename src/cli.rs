@@ -18,6 +18,7 @@ mod members;
 mod recovered;
 mod rows;
 mod run;
+mod service;
 mod site;
 mod tables;
 mod target;

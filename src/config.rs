@@ -63,6 +63,9 @@ pub struct ClusterConfig {
     pub node_id: Option<NodeId>,
     /// The file of the cluster key. Default `data/cluster.key`.
     pub key_file: PathBuf,
+    /// A key handed over by the service manager, with which `key_file` is made where it does not exist. Found by
+    /// [`Config::load`] as `cluster.key` in `CREDENTIALS_DIRECTORY`. Default none.
+    pub key_credential: Option<PathBuf>,
     /// Fixed peers, `host:port`; names are to be resolved at each dial. Default none.
     pub peers: Vec<String>,
     /// A peer lags from here on, in milliseconds. Default 30 000.

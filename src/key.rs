@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use std::format;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 
@@ -41,7 +41,15 @@ pub(crate) fn load_cluster_key(path: &Path) -> Result<KeyBytes, Error> {
 /// # Errors
 /// As [`load_cluster_key`]; also where the file cannot be created. A file that exists is never replaced.
 pub(crate) fn load_or_create_cluster_key(path: &Path) -> Result<KeyBytes, Error> {
-    load_or_create(CLUSTER, path)
+    load_or_create(CLUSTER, path, random_key)
+}
+
+/// The cluster key that is in the file, or the one that is given, which is then in it.
+///
+/// # Errors
+/// As [`load_or_create_cluster_key`].
+pub(crate) fn load_or_adopt_cluster_key(path: &Path, given: &KeyBytes) -> Result<KeyBytes, Error> {
+    load_or_create(CLUSTER, path, || Ok(*given))
 }
 
 /// This device's private key (X25519) that is in the file.
@@ -57,7 +65,7 @@ pub(crate) fn load_device_key(path: &Path) -> Result<KeyBytes, Error> {
 /// # Errors
 /// As [`load_or_create_cluster_key`].
 pub(crate) fn load_or_create_device_key(path: &Path) -> Result<KeyBytes, Error> {
-    load_or_create(DEVICE, path)
+    load_or_create(DEVICE, path, random_key)
 }
 
 /// Gives this device another private key, over the one that is there: a cloned card becomes a device of its own.
@@ -138,11 +146,11 @@ pub(crate) fn hex_line(key: &KeyBytes) -> String {
     line
 }
 
-fn load_or_create(what: &str, path: &Path) -> Result<KeyBytes, Error> {
+fn load_or_create(what: &str, path: &Path, new: impl FnOnce() -> Result<KeyBytes, Error>) -> Result<KeyBytes, Error> {
     if let Some(key) = load(what, path)? {
         return Ok(key);
     }
-    let key = random_key()?;
+    let key = new()?;
     match write_new(path, hex_line(&key).as_bytes(), Replace::No) {
         Ok(()) => Ok(key),
         // Another process was faster: its key is the one.
@@ -206,6 +214,11 @@ fn write_new(path: &Path, bytes: &[u8], replace: Replace) -> std::io::Result<()>
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
+        // A command that the administrator runs must leave a file that the service, which is another user, can read.
+        if rustix::process::geteuid().is_root() {
+            let owner = fs::metadata(folder)?;
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
         file.sync_all()?;
         put_in_place(&temporary, path, replace)?;
         File::open(folder)?.sync_all()
@@ -281,6 +294,31 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_key_that_is_handed_over_is_taken_once_and_undoes_no_later_change() {
+        let folder = Folder::new("adopt");
+        let path = folder.0.join("data/cluster.key");
+        assert_eq!(load_or_adopt_cluster_key(&path, &[5; 32]).unwrap(), [5; 32]);
+        assert_eq!(load_cluster_key(&path).unwrap(), [5; 32]);
+        replace_cluster_key(&path, &[6; 32]).unwrap();
+        assert_eq!(load_or_adopt_cluster_key(&path, &[5; 32]).unwrap(), [6; 32]);
+    }
+
+    #[test]
+    fn what_the_administrator_writes_belongs_to_the_owner_of_the_folder() {
+        if !rustix::process::geteuid().is_root() {
+            std::eprintln!("skipped: what_the_administrator_writes_belongs_to_the_owner_of_the_folder: needs root");
+            assert!(std::env::var_os("CBDDC_REQUIRE_ALL").is_none(), "nothing may be skipped");
+            return;
+        }
+        let folder = Folder::new("owner");
+        std::os::unix::fs::chown(&folder.0, Some(12), Some(34)).unwrap();
+        let path = folder.0.join("cluster.key");
+        load_or_create_cluster_key(&path).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (12, 34, 0o600));
     }
 
     #[test]

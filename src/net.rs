@@ -6,6 +6,8 @@
 //! - [`link`]: messages over an established link, its two halves owned separately.
 //! - `udp`: beacons out on every usable interface, beacons in.
 //! - `interfaces`: which interfaces those are.
+//! - `probe`: a connection of the node to itself.
+//! - `supervisor`: messages to the service manager.
 //! - `look`: who else is there, without joining them.
 //! - `http`: the local API, over anything that answers its calls.
 //!
@@ -19,6 +21,8 @@ pub mod link;
 mod listen;
 mod look;
 mod port_holder;
+mod probe;
+mod supervisor;
 mod udp;
 
 pub use dial::{ADDRESSES_MAX, Patience, accept, dial, resolve};
@@ -26,4 +30,6 @@ pub use interfaces::{BroadcastInterface, broadcast_interfaces};
 pub use link::{Established, Fault, LinkError, LinkReader, LinkWriter};
 pub use listen::{Listener, PortSetting, listen};
 pub(crate) use look::{Seen, look};
+pub use probe::{Probe, ProbeError, probe};
+pub use supervisor::Supervisor;
 pub use udp::{BROADCAST_TARGETS_MAX, Beacons, SentBeacon};

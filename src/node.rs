@@ -18,6 +18,7 @@ mod links;
 mod members;
 mod metrics;
 mod offline;
+mod progress;
 mod recovered;
 mod reload;
 mod reports;
@@ -31,8 +32,8 @@ mod waiters;
 
 use crate::config::{Config, Reloaded};
 use crate::document::{
-    Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, Page, Query, RecoveredChoice,
-    RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
+    Accepted, Changes, ChangesQuery, CollectionSummary, Condition, Confirmed, Document, Page, Query, Queued,
+    RecoveredChoice, RecoveredOutcome, RecoveredPage, RecoveredSelection, Stored, WriteOp, json,
 };
 use crate::error::Error;
 use crate::id::NodeId;
@@ -245,6 +246,14 @@ impl Node {
     pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
         self.shell.reload(config)
     }
+    /// Whether the node moves: both storage threads answer and connections are accepted, each within `patience`. For
+    /// whoever feeds a watchdog; a disk that refuses and a network that is away are for [`Node::health`].
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] that names what did not move.
+    pub async fn check_progress(&self, patience: Duration) -> Result<(), Error> {
+        self.shell.check_progress(patience).await
+    }
     /// Takes nothing more, finishes what was accepted, says goodbye to the peers, keeps what is queued in the spill file
     /// and closes the database. Within ten seconds, whatever disk and peers do: a database that cannot be closed in time
     /// is looked after at the next start, and all that was acknowledged is on disk.
@@ -326,6 +335,24 @@ impl Collection {
         let op = WriteOp { collection: self.name.clone(), key: key.into(), value, ttl, condition };
         let mut written = self.shell.write(Vec::from([op])).await?;
         written.pop().unwrap_or_else(|| Err(Error::persistence("the store answered nothing", None::<Box<_>>)))
+    }
+    /// As [`Collection::write`] without a condition, but queued where the store refuses it now: the node carries it out once
+    /// it can, and it competes by the time of this call. What is queued survives an orderly stop, not a power cut; the other
+    /// methods read and list what is stored, and refuse to write to a key that waits.
+    ///
+    /// # Errors
+    /// As [`Collection::put`]; `QueueFull` where the queue is full, or off.
+    pub async fn accept(&self, key: &str, value: Option<Vec<u8>>, ttl: Option<Millis>) -> Result<Accepted, Error> {
+        let value = match value.as_deref().map(json::check) {
+            Some(checked) => Some(checked?.to_vec()),
+            None => None,
+        };
+        let condition = Condition::Always;
+        self.shell.accept(WriteOp { collection: self.name.clone(), key: key.into(), value, ttl, condition }).await
+    }
+    /// What waits in the offline queue for a key, the newest of it.
+    pub fn queued(&self, key: &str) -> Option<Queued> {
+        self.shell.offline.latest(&self.name, key)
     }
     /// One page of documents, in byte order of their keys.
     ///

@@ -389,7 +389,14 @@ impl Store {
     /// # Errors
     /// A node holds the database; the file is not a whole database of this or an earlier release; no room.
     pub fn restore(database: &Path, file: &Path) -> Result<Restored, Error> {
-        restore::restore(&FileSystem, database, file)
+        Store::restore_on(&FileSystem, database, file)
+    }
+    /// The same on a disk that is not the machine's own.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub fn restore_on(disk: &dyn Disk, database: &Path, file: &Path) -> Result<Restored, Error> {
+        restore::restore(disk, database, file)
     }
     /// Looks at all of a database that no node has open.
     ///
@@ -417,6 +424,10 @@ impl Store {
     /// What the writing thread has done since the start.
     pub fn counters(&self) -> Counters {
         self.0.tally.read()
+    }
+    /// Another number than before where the writing thread has done something meanwhile, be it a slice of a long check.
+    pub fn pulse(&self) -> u64 {
+        self.0.tally.pulse()
     }
     /// Closes in order: what waits is done, the log is copied back, the database is marked as clean. Further requests
     /// are refused. Done once; a second call waits for nothing.

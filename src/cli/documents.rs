@@ -59,7 +59,10 @@ pub(super) async fn put(api: &Api, put: &args::Put, json: bool) -> Result<u8, Er
             return Ok(DONE);
         }
         StatusCode::CREATED => "created",
-        StatusCode::ACCEPTED => "queued, not on disk yet:",
+        StatusCode::ACCEPTED => {
+            say("queued, not on disk yet\n")?;
+            return Ok(DONE);
+        }
         _ => "replaced",
     };
     say(&format!("{done} {}\n", said.version.unwrap_or_default()))?;
@@ -103,7 +106,10 @@ pub(super) async fn get(api: &Api, document: &args::Document) -> Result<u8, Erro
 pub(super) async fn delete(api: &Api, delete: &args::Delete) -> Result<u8, Error> {
     let path = document_path(&delete.document.collection, &delete.document.key)?;
     let path = path + &confirmation(api, &delete.confirmation);
-    api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
+    let reply = api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
+    if reply.status == StatusCode::ACCEPTED {
+        say("queued, not on disk yet\n")?;
+    }
     Ok(DONE)
 }
 

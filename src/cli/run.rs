@@ -1,6 +1,7 @@
-//! `cbddc run`: configuration, log, and the node in the foreground.
+//! `cbddc run`: configuration, log, and the node in the foreground; what the service manager is told of it.
 
 use super::args::Options;
+use super::service;
 use crate::Error;
 use crate::clock;
 use crate::config::{Config, Reloaded};
@@ -49,6 +50,11 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config, named:
             return Err(error);
         }
     };
+    let supervisor = service::supervisor();
+    service::tell(supervisor.as_deref(), &format!("READY=1\nSTATUS=serving as {}", node.node_id()));
+    if let (Some(supervisor), Some(limit)) = (&supervisor, service::watchdog_limit()) {
+        executor.spawn(service::feed_watchdog(node.clone(), supervisor.clone(), limit)).detach();
+    }
     // A stream of signals does not end; an error on it is as good a reason to stop as a signal. It waits in a task of
     // its own: polled with every turn of the executor, it would ask the kernel each time.
     let running = node.clone();
@@ -60,6 +66,7 @@ async fn until_told(executor: Rc<LocalExecutor<'static>>, config: Config, named:
     });
     let mut signals = told.await;
     info!("stopping, a second signal ends the process at once");
+    service::tell(supervisor.as_deref(), "STOPPING=1\nSTATUS=stopping");
     let again = async {
         let told_at = clock::monotonic_ms();
         while let Some(signal) = signals.next().await {

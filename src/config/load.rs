@@ -28,7 +28,17 @@ pub(super) fn load(path: Option<&Path>) -> Result<Config, Error> {
     if let Some(model) = device_model() {
         builder = builder.device_model(model);
     }
-    builder.memory_mib(memory_mib()).build()
+    let mut config = builder.memory_mib(memory_mib()).build()?;
+    config.cluster.key_credential = credential(env::var_os("CREDENTIALS_DIRECTORY"));
+    Ok(config)
+}
+
+/// The cluster key that the service manager hands over (`LoadCredential=cluster.key:…`). An empty one is none: that is
+/// what its unit says where nobody has put a key in place.
+fn credential(folder: Option<OsString>) -> Option<PathBuf> {
+    let path = Path::new(&folder?).join("cluster.key");
+    let bytes = std::fs::metadata(&path).ok()?.len();
+    (path.is_absolute() && bytes > 0).then_some(path)
 }
 
 /// The file in force and its text: one that is named must be there, the usual places may be empty.

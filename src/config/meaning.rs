@@ -57,6 +57,7 @@ pub(super) fn mean(board: Board, layers: &[Layer], base: &Path, file: Option<Pat
         cluster: ClusterConfig {
             node_id: values.text_or_none("Cluster.NodeId")?.and_then(NodeId::new),
             key_file: values.path("Cluster.KeyFile")?,
+            key_credential: None,
             peers: values.list("Cluster.Peers")?,
             lag_threshold_ms,
             critical_lag_threshold_ms: values.whole(critical)?,

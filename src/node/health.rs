@@ -238,6 +238,10 @@ fn queue_entry(queue: &QueueStatus) -> HealthEntry {
         return HealthEntry::new(HealthStatus::Healthy, "the offline queue is switched off", data);
     }
     let (status, text) = match queue.length {
+        0 if queue.capacity_bytes == 0 => {
+            let text = "there is no room for the spill file, so nothing can be queued: make room and restart the node";
+            (HealthStatus::Degraded, text.to_string())
+        }
         0 => (HealthStatus::Healthy, "no operation waits".to_string()),
         n if n >= queue.capacity => (HealthStatus::Degraded, format!("the queue is full, {n} operations wait")),
         n => (HealthStatus::Degraded, format!("{n} operations wait until the store takes them")),

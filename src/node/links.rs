@@ -40,6 +40,10 @@ pub(super) struct LinkTable {
     /// Connections in their handshake, the oldest first; dropping a sender ends that one.
     handshakes: RefCell<VecDeque<(u64, Sender<()>)>>,
     next_handshake: Cell<u64>,
+    /// Connections that were accepted, whoever made them.
+    pub(super) accepted: Cell<u64>,
+    /// Where the node's last connection to itself came from.
+    pub(super) probe: Cell<Option<SocketAddr>>,
     pub(super) refused: Cell<u64>,
     pub(super) dials_failed: Cell<u64>,
     pub(super) bytes_in: Cell<u64>,
@@ -126,6 +130,7 @@ impl Shell {
                     continue;
                 }
             };
+            self.links.accepted.set(self.links.accepted.get() + 1);
             let (number, lost) = self.links.begin_handshake();
             let shell = self.clone();
             self.spawn(async move {
@@ -142,6 +147,8 @@ impl Shell {
                 shell.links.end_handshake(number);
                 match joined {
                     Some(Ok(established)) => shell.run_link(established, &keys, None).await,
+                    // The node itself, seeing whether it lets anybody in.
+                    Some(Err(_)) if shell.links.probe.get() == Some(address) => {}
                     Some(Err(error)) => shell.stranger_refused(address, &error),
                     // Closed without a word: whoever is a member tries again.
                     None => shell.links.refused.set(shell.links.refused.get() + 1),

@@ -121,6 +121,7 @@ impl Shell {
         metrics.gauge("cbddc_queue_operations", "Operations that wait in the offline queue.", queue.length);
         metrics.gauge("cbddc_queue_capacity_operations", "Operations that fit.", queue.capacity);
         metrics.gauge("cbddc_queue_bytes", "Bytes that wait in the offline queue.", queue.bytes);
+        metrics.gauge("cbddc_queue_capacity_bytes", "Bytes that fit.", queue.capacity_bytes);
         metrics.counter("cbddc_queue_accepted_total", "Operations that it has accepted.", queue.accepted);
         metrics.counter("cbddc_queue_delivered_total", "Of all that waited, carried out.", queue.delivered);
         metrics.counter("cbddc_queue_refused_total", "Operations refused because it was full.", queue.refused);

@@ -47,6 +47,7 @@ pub(super) struct Offline {
     queue: RefCell<OfflineQueue>,
     enabled: bool,
     capacity: usize,
+    capacity_bytes: usize,
     spill: RefCell<Option<Spill>>,
     /// The operations that the spill file holds; none where it is empty.
     in_file: RefCell<Option<Vec<Arc<PendingOperation>>>>,
@@ -96,6 +97,7 @@ impl Offline {
         let (wake, woken) = async_channel::bounded(1);
         Offline {
             capacity: operations.min(crate::limits::QUEUE_SLOTS),
+            capacity_bytes: bytes.min(room),
             queue: RefCell::new(queue),
             enabled,
             spill: RefCell::new(spill),
@@ -137,6 +139,7 @@ impl Offline {
             length: statistics.operations as u64,
             capacity: self.capacity as u64,
             bytes: statistics.bytes as u64,
+            capacity_bytes: self.capacity_bytes as u64,
             accepted: statistics.accepted,
             delivered: statistics.delivered,
             refused: statistics.refused,
@@ -437,6 +440,54 @@ mod tests {
             assert_eq!((entry.replica, entry.expires_at), (replica, expires_at));
         }
         assert!(Entry::of(&PendingOperation::put("c", "k", "short")).is_none());
+    }
+
+    #[test]
+    fn a_program_that_embeds_a_node_can_choose_that_a_write_waits() {
+        use crate::document::{Accepted, Condition};
+        use crate::{Config, Node};
+        let folder = std::env::temp_dir().join(format!("cbddc-accept-{}", std::process::id()));
+        let run = |max_database_mib: u64, first: bool| {
+            let executor = Rc::new(smol::LocalExecutor::new());
+            smol::block_on(executor.run(async {
+                let config = Config::builder().data_directory(&folder).tcp_port(0).discovery(false).http_address(None);
+                let mut config = config.build().expect("a configuration");
+                config.persistence.max_database_mib = Some(max_database_mib);
+                let node = Node::start(executor.clone(), config).await.expect("it starts");
+                let documents = node.collection("c");
+                if first {
+                    let large = "x".repeat(200_000);
+                    let mut n = 0;
+                    let refused = loop {
+                        n += 1;
+                        match documents.put(&format!("fill{n}"), &large).await {
+                            Ok(_) => assert!(n < 100, "it never fills"),
+                            Err(error) => break error,
+                        }
+                    };
+                    assert_eq!(refused.kind(), Some("DiskFull"), "put alone never queues: {refused}");
+                    let value = serde_json::to_vec(&large).expect("JSON");
+                    let accepted = documents.accept("k", Some(value.clone()), None).await.expect("room in the queue");
+                    assert_eq!(accepted, Accepted::Queued);
+                    assert_eq!(documents.queued("k"), Some(Queued::Put(value)));
+                    let behind = documents.put("k", &1).await.expect_err("it would overtake");
+                    assert_eq!(behind.kind(), Some("QueueFull"), "{behind}");
+                    let condition = documents.put_if("k", &1, Condition::Absent).await.expect_err("nor this");
+                    assert_eq!(condition.kind(), Some("QueueFull"), "{condition}");
+                    assert_eq!(documents.accept("k", None, None).await.expect("behind it"), Accepted::Queued);
+                    assert_eq!(documents.accept("k", Some(b"7".to_vec()), None).await.expect("too"), Accepted::Queued);
+                } else {
+                    while documents.queued("k").is_some() {
+                        Timer::after(Duration::from_millis(5)).await;
+                    }
+                    assert_eq!(documents.get::<u8>("k").await.expect("it can be read"), Some(7));
+                }
+                node.shutdown().await.expect("what waits is kept");
+            }));
+        };
+        run(1, true);
+        run(64, false);
+        std::fs::remove_dir_all(&folder).expect("the folder is there");
     }
 
     #[test]

@@ -111,6 +111,9 @@ pub(crate) struct Shell {
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
     store_order: Sender<InOrder>,
+    /// Requests that storage was given, and those it has answered.
+    pub(super) store_asked: Cell<u64>,
+    pub(super) store_answered: Cell<u64>,
     wake: Sender<()>,
     scheduled: Cell<Millis>,
     synchronised: Cell<(Millis, bool)>,
@@ -170,6 +173,8 @@ impl Shell {
             backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
+            store_asked: Cell::new(0),
+            store_answered: Cell::new(0),
             wake,
             scheduled: Cell::new(0),
             synchronised: Cell::new((clock::monotonic_ms(), clock::synchronised())),
@@ -301,6 +306,7 @@ impl Shell {
     }
 
     fn in_order(&self, answer: impl Future<Output = (Input, Option<Error>)> + 'static) {
+        self.store_asked.set(self.store_asked.get() + 1);
         // The receiver lives as long as the node; when it is gone nobody waits for the answer.
         let _ = self.store_order.try_send(Box::pin(answer));
     }
@@ -308,6 +314,7 @@ impl Shell {
     async fn take_answers(self: Rc<Self>, answers: Receiver<InOrder>) {
         while let Ok(answer) = answers.recv().await {
             let (input, error) = answer.await;
+            self.store_answered.set(self.store_answered.get() + 1);
             self.fault.replace(error);
             self.feed(input);
         }

@@ -2,7 +2,7 @@
 
 use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
-use crate::config::{Config, default_node_id};
+use crate::config::{ClusterConfig, Config, default_node_id};
 use crate::error::Error;
 use crate::log::{info, warn};
 use crate::net::Beacons;
@@ -29,7 +29,7 @@ const TOMBSTONE_MIN_AGE: Millis = 86_400_000;
 const MAINTAIN_INTERVAL: Millis = 1_000;
 
 pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Rc<Shell>, Error> {
-    let cluster_key = key::load_or_create_cluster_key(&config.cluster.key_file)?;
+    let cluster_key = cluster_key(&config.cluster)?;
     let device_key = DeviceKey::from_private(key::load_or_create_device_key(&config.device_key_file())?);
     let device = device_key.device_id();
     let node_id = match config.cluster.node_id.clone().or_else(|| default_node_id(&device)) {
@@ -142,6 +142,22 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     // Everything that the engine wants at its start is done before its first input.
     shell.feed(Input::Tick);
     Ok(shell)
+}
+
+/// The key of the key file. Where there is none yet, it is made of what the service manager handed over, else a new one.
+fn cluster_key(cluster: &ClusterConfig) -> Result<key::KeyBytes, Error> {
+    let file = &cluster.key_file;
+    let Some(credential) = &cluster.key_credential else { return key::load_or_create_cluster_key(file) };
+    let given = key::load_cluster_key(credential)?;
+    let taken = key::load_or_adopt_cluster_key(file, &given)?;
+    if taken != given {
+        // As after `cbddc key set`: what was changed here last must not be undone by a start.
+        warn!(
+            "the key that the service manager hands over is not the one of the key file, which is in force file={}",
+            file.display()
+        );
+    }
+    Ok(taken)
 }
 
 /// The operating system's generator. It is asked once here, so that a machine without one is told at the start.

@@ -75,6 +75,9 @@ pub struct QueueStatus {
     pub capacity: u64,
     /// Bytes that wait.
     pub bytes: u64,
+    /// Bytes that fit: the board's share, less where the spill file has less room.
+    #[serde(default)]
+    pub capacity_bytes: u64,
     /// Operations accepted since the start.
     #[serde(default)]
     pub accepted: u64,

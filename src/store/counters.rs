@@ -2,6 +2,7 @@
 //! wait.
 
 use crate::time::Millis;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Numbers since the start.
@@ -23,13 +24,24 @@ pub struct Counters {
 
 /// Shared by the thread and whoever asks.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<Counters>);
+pub(super) struct Tally {
+    counters: Mutex<Counters>,
+    pulse: AtomicU64,
+}
 
 impl Tally {
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
     }
     pub(super) fn read(&self) -> Counters {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Something was done, be it a slice of something long.
+    pub(super) fn beat(&self) {
+        self.pulse.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Another number than before where something was done meanwhile.
+    pub(super) fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
     }
 }

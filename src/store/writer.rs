@@ -42,6 +42,8 @@ const PAGE_BYTES: u64 = 4096;
 /// How long a checkpoint waits for readers of another program.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
+/// Steps of SQLite's virtual machine from one sign of life to the next: some milliseconds of work.
+const STEPS_PER_BEAT: i32 = 100_000;
 /// Pages that are copied between two commits while a backup is made: a writer waits that long.
 const COPY_PAGES: i32 = 16;
 /// While the copy waits for the disk; it is woken.
@@ -252,7 +254,8 @@ impl Writer {
         }
         let path = &self.options.path;
         open::settle_log(&*self.options.disk, path)?;
-        let connection = open::writer(&self.options)?;
+        let mut connection = open::writer(&self.options)?;
+        self.give_pulse(&mut connection)?;
         open::quick_check(&connection, path)?;
         if self.options.wal {
             connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
@@ -265,7 +268,19 @@ impl Writer {
         Ok(())
     }
 
+    /// A check of the whole file may take minutes: whoever watches over this thread sees that it goes on.
+    fn give_pulse(&self, connection: &mut Connection) -> Result<(), Failure> {
+        let tally = Arc::clone(&self.tally);
+        let at_work = move || {
+            tally.beat();
+            false
+        };
+        connection.progress_handler(STEPS_PER_BEAT, Some(at_work))?;
+        Ok(())
+    }
+
     fn adopt(&mut self, mut connection: Connection) -> Result<(), Failure> {
+        self.give_pulse(&mut connection)?;
         let pages = Arc::clone(&self.log_pages);
         pages.store(0, Ordering::Relaxed);
         connection.wal_hook(Some(move |_: &mut Wal, count| {

@@ -42,6 +42,7 @@ mod overview;
 mod pair;
 mod queue;
 mod reload;
+mod service;
 mod site;
 mod start;
 mod stop;

@@ -11,6 +11,7 @@ pub(crate) struct Probe {
     delay_ms: Option<u64>,
     stall: Option<PathBuf>,
     fail: Option<PathBuf>,
+    hold: Option<PathBuf>,
     log: Option<PathBuf>,
 }
 
@@ -20,7 +21,7 @@ impl Probe {
         self.delay_ms = Some(delay_ms);
         self
     }
-    /// While this file exists, every sync of the child takes half a minute longer.
+    /// While this file exists, every sync of the child takes up to half a minute longer.
     pub(crate) fn stall(mut self, path: impl Into<PathBuf>) -> Probe {
         self.stall = Some(path.into());
         self
@@ -28,6 +29,11 @@ impl Probe {
     /// While this file exists, every sync of the child fails.
     pub(crate) fn fail(mut self, path: impl Into<PathBuf>) -> Probe {
         self.fail = Some(path.into());
+        self
+    }
+    /// While this file exists, no sync of the child comes to its end.
+    pub(crate) fn hold(mut self, path: impl Into<PathBuf>) -> Probe {
+        self.hold = Some(path.into());
         self
     }
     /// Events of the child are appended to this file.
@@ -41,6 +47,7 @@ impl Probe {
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
         pairs.extend(self.stall.as_ref().map(|stall| ("CBDDC_PROBE_STALL", stall.display().to_string())));
         pairs.extend(self.fail.as_ref().map(|fail| ("CBDDC_PROBE_FAIL", fail.display().to_string())));
+        pairs.extend(self.hold.as_ref().map(|hold| ("CBDDC_PROBE_HOLD", hold.display().to_string())));
         pairs.extend(self.log.as_ref().map(|log| ("CBDDC_PROBE_LOG", log.display().to_string())));
         pairs
     }

@@ -126,11 +126,10 @@ impl Node {
         self
     }
     pub fn change(&mut self, key: &str, value: &str) {
-        let key = if ["CBDDC", "LD_", "QEMU_"].iter().any(|start| key.starts_with(start)) {
-            key.into()
-        } else {
-            format!("CBDDC__{key}")
-        };
+        let whole = ["CBDDC", "LD_", "QEMU_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"]
+            .iter()
+            .any(|start| key.starts_with(start));
+        let key = if whole { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
     pub fn environment(&self) -> &BTreeMap<String, String> {

@@ -17,6 +17,11 @@ fn queue(node: &Node) -> Value {
 fn empty(node: &Node) -> Option<()> {
     (queue(node)["length"] == 0).then_some(())
 }
+/// Writes one more; whether that was queued.
+fn filled(node: &Node, value: &str) -> bool {
+    let documents = node.everything("c").len();
+    node.put("c", &format!("fill{documents}"), value).status == 202
+}
 /// A node whose syncs fail while a file exists, and that file.
 fn fragile(name: &str) -> (Node, std::path::PathBuf) {
     let mut node = Node::new(name).set("Network__RetryDelayMs", "20");
@@ -291,6 +296,32 @@ fn a_spill_file_that_was_cut_gives_back_what_is_whole_and_says_what_is_lost() {
     node.stop_cleanly();
     node.start();
     assert_eq!(queue(&node)["lost"], 0, "said once");
+}
+
+#[test]
+fn what_the_last_stop_has_kept_survives_a_kill_before_it_is_carried_out() {
+    let mut node = Node::new("killed").set("Persistence__MaxDatabaseMb", "1").started();
+    let value = format!("\"{}\"", "x".repeat(100_000));
+    wait("the database is full", || filled(&node, &value).then_some(()));
+    for n in 0..5 {
+        node.put("c", &format!("k{n}"), &value).expect(202);
+    }
+    node.stop_cleanly();
+    node.start();
+    // Later than what was kept, and lost with the process: it was not kept.
+    node.put("c", "k0", "2").expect(202);
+    node.kill();
+    node.change("Persistence__MaxDatabaseMb", "64");
+    node.start();
+    wait("the queue drains", || empty(&node));
+    assert!((0..5).all(|n| node.value("c", &format!("k{n}")).as_deref() == Some(&value)));
+    assert_eq!(queue(&node)["lost"], 0);
+    // The file is empty again: what is written since is not undone by it.
+    node.put("c", "k1", "3").expect(200);
+    node.kill();
+    node.start();
+    wait("nothing waits", || empty(&node));
+    assert_eq!(node.value("c", "k1").as_deref(), Some("3"));
 }
 
 #[test]

@@ -3,8 +3,9 @@
  * Preloaded (LD_PRELOAD) into a node by tests; never part of one. Linux only.
  *
  * CBDDC_PROBE_DELAY_MS  every fsync and fdatasync first sleeps that long.
- * CBDDC_PROBE_STALL     while a file of that name exists, every fsync and fdatasync first sleeps 30 s.
+ * CBDDC_PROBE_STALL     while a file of that name exists, every fsync and fdatasync first sleeps, 30 s at most.
  * CBDDC_PROBE_FAIL      while a file of that name exists, every fsync and fdatasync fails with EIO.
+ * CBDDC_PROBE_HOLD      while a file of that name exists, no fsync and no fdatasync comes to its end.
  * CBDDC_PROBE_LOG       one line for each event is appended to that file, each by a single write:
  *                         sync <path>                           after fsync or fdatasync has returned 0
  *                         recv <local port> <peer port> <text>  after bytes have come from a TCP socket
@@ -34,13 +35,14 @@ enum { TEXT = 80, LINE = 4400 };
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int log_fd = -1;
 static long delay_ms = 0;
-static const char *fail = 0, *stall = 0;
+static const char *fail = 0, *hold = 0, *stall = 0;
 
 static void start(void) {
     const char *path = getenv("CBDDC_PROBE_LOG"), *delay = getenv("CBDDC_PROBE_DELAY_MS");
     if (path) log_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (delay) delay_ms = atol(delay);
     fail = getenv("CBDDC_PROBE_FAIL");
+    hold = getenv("CBDDC_PROBE_HOLD");
     stall = getenv("CBDDC_PROBE_STALL");
 }
 
@@ -84,10 +86,17 @@ static void moved(const char *event, int fd, const void *bytes, ssize_t length) 
 
 static int synced(long number, int fd) {
     pthread_once(&once, start);
-    long ms = stall && access(stall, F_OK) == 0 ? 30000 : delay_ms;
-    if (ms > 0) {
-        struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+    for (int n = 0; stall && n < 600 && access(stall, F_OK) == 0; n++) {
+        struct timespec step = {0, 50000000};
+        nanosleep(&step, 0);
+    }
+    if (delay_ms > 0) {
+        struct timespec left = {delay_ms / 1000, delay_ms % 1000 * 1000000};
         while (nanosleep(&left, &left) == -1 && errno == EINTR) {}
+    }
+    while (hold && access(hold, F_OK) == 0) {
+        struct timespec moment = {0, 20000000};
+        nanosleep(&moment, 0);
     }
     if (fail && access(fail, F_OK) == 0) {
         errno = EIO;

@@ -21,6 +21,26 @@ fn serving<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
 }
 
 #[test]
+fn what_waits_in_the_offline_queue_is_202_and_is_shown_as_waiting() {
+    serving(|bench| async move {
+        let version = String::from(bench.put(A, "1").await.json()["version"].as_str().unwrap());
+        bench.service.queues.set(true);
+        let queued = bench.put(A, "2").await;
+        assert_eq!((queued.status, queued.json()), (202, json!({ "queued": true })));
+        assert!(!queued.headers.contains_key("etag"));
+        let read = bench.get(A).await;
+        assert_eq!((read.status, read.text(), read.headers["cbddc-queued"].as_str()), (200, "2", "true"));
+        assert!(!read.headers.contains_key("etag"), "it has no version yet");
+        let quoted = format!("\"{version}\"");
+        let matched = bench.ask("GET", A, &[("If-Match", quoted.as_str())], b"").await;
+        assert_eq!(matched.status, 412, "what is shown is not at that version");
+        assert_eq!(bench.ask("DELETE", A, &[], b"").await.status, 202);
+        let gone = bench.get(A).await;
+        assert_eq!((gone.status, gone.headers["cbddc-queued"].as_str()), (404, "true"));
+    });
+}
+
+#[test]
 fn a_document_is_created_replaced_read_and_deleted() {
     serving(|bench| async move {
         let created = bench.put(A, " {\"x\" : 1.50}\n").await;
