@@ -389,7 +389,14 @@ impl Store {
     /// # Errors
     /// A node holds the database; the file is not a whole database of this or an earlier release; no room.
     pub fn restore(database: &Path, file: &Path) -> Result<Restored, Error> {
-        restore::restore(&FileSystem, database, file)
+        Store::restore_on(&FileSystem, database, file)
+    }
+    /// The same on a disk that is not the machine's own.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub fn restore_on(disk: &dyn Disk, database: &Path, file: &Path) -> Result<Restored, Error> {
+        restore::restore(disk, database, file)
     }
     /// Looks at all of a database that no node has open.
     ///

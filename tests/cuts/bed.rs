@@ -1,13 +1,11 @@
 //! A disk that the store runs on: every call is counted, may fail as planned, and at a planned one the power goes.
 //!
-//! The SQLite side of it is `vfs`, the store's own side is the `Disk` implemented here. Calls of the reading thread are
+//! The SQLite side of it is `vfs`, the store's own side is `own`. Calls of the reading thread are
 //! served and not counted: they change nothing, and their order among the others is luck.
 
 use crate::media::{self, Cut, Inode, Media};
-use cbddc::store::{Disk, Entry, Held};
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What the store, or SQLite below it, asks of the disk.
@@ -24,6 +22,7 @@ pub(crate) enum Call {
     Lock,
     Shm,
     SyncFolder,
+    Rename,
     Entry,
 }
 
@@ -81,8 +80,6 @@ pub(crate) struct State {
     pub(crate) failed: u64,
     /// What the cut has left, once it has come.
     pub(crate) after: Option<Media>,
-    /// The calls by kind since this was set.
-    pub(crate) trace: Option<Vec<(Call, String)>>,
     random: fastrand::Rng,
     /// The writing thread waits at its next call.
     hold: bool,
@@ -105,7 +102,6 @@ impl Bed {
             of_kind: 0,
             failed: 0,
             after: None,
-            trace: None,
             random: fastrand::Rng::with_seed(seed),
             hold: false,
             held: false,
@@ -136,16 +132,6 @@ impl Bed {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn name(&self, path: &Path) -> io::Result<String> {
-        let prefix = format!("/bed/{}/", self.number);
-        let path = path.to_str().unwrap_or("");
-        // The bed's own folder.
-        let path = if path.len() + 1 == prefix.len() { prefix.as_str() } else { path };
-        path.strip_prefix(&prefix)
-            .map(String::from)
-            .ok_or_else(|| io::Error::other(format!("{path} is not on the bed")))
-    }
-
     // ---- what happens to it ----
 
     /// The power goes now, unless it has gone already. What is left.
@@ -192,7 +178,6 @@ impl Bed {
     pub(crate) fn begin(
         &self,
         call: Call,
-        name: &str,
         before_cut: impl FnOnce(&mut Media),
     ) -> Result<MutexGuard<'_, State>, (Fault, MutexGuard<'_, State>)> {
         let thread = std::thread::current();
@@ -212,9 +197,6 @@ impl Bed {
         }
         let at = state.calls;
         state.calls += 1;
-        if let Some(trace) = &mut state.trace {
-            trace.push((call, name.into()));
-        }
         let counts = state.plan.cut_on.is_none_or(|kind| kind == call);
         let place = if state.plan.cut_on.is_some() { state.of_kind } else { at };
         state.of_kind += u64::from(counts);
@@ -268,102 +250,6 @@ impl State {
     }
     pub(crate) fn fail_sync(&mut self, inode: Inode) {
         self.media.fail_sync(inode, &mut self.random);
-    }
-}
-
-fn error(fault: Fault) -> io::Error {
-    match fault {
-        Fault::Io => io::Error::other("planned: input/output error"),
-        Fault::Full => io::Error::new(io::ErrorKind::StorageFull, "planned: no space left on device"),
-        Fault::Dead => io::Error::other("planned: the power is gone"),
-    }
-}
-
-/// The store's own side, for a path on this bed.
-#[derive(Debug)]
-pub(crate) struct Own(pub(crate) Arc<Bed>);
-
-impl Own {
-    fn begin(&self, call: Call, name: &str) -> io::Result<MutexGuard<'_, State>> {
-        self.0.begin(call, name, |_| {}).map_err(|(fault, _)| error(fault))
-    }
-    fn file(&self, state: &State, name: &str) -> io::Result<Inode> {
-        state.media.find(name).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-    fn write_out(&self, name: &str, inode: Inode, at: usize, piece: &[u8]) -> io::Result<()> {
-        let begun = self.0.begin(Call::Write, name, |media| media.write(inode, at, piece));
-        let written = match begun {
-            Ok(mut state) => state.write(inode, at, piece),
-            Err((Fault::Dead, _)) => Err(Fault::Dead),
-            Err((fault, mut state)) => {
-                state.write_short(inode, at, piece);
-                Err(fault)
-            }
-        };
-        written.map_err(error)
-    }
-    fn sync_file(&self, name: &str, inode: Inode) -> io::Result<()> {
-        match self.0.begin(Call::Sync, name, |_| {}) {
-            Ok(mut state) => {
-                state.media.sync(inode);
-                Ok(())
-            }
-            Err((Fault::Dead, _)) => Err(error(Fault::Dead)),
-            Err((fault, mut state)) => {
-                state.fail_sync(inode);
-                Err(error(fault))
-            }
-        }
-    }
-}
-
-impl Disk for Own {
-    fn vfs(&self) -> Option<&str> {
-        Some(crate::vfs::NAME)
-    }
-    fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
-        let name = self.0.name(path)?;
-        let state = self.begin(Call::Entry, &name)?;
-        Ok(match state.media.find(&name) {
-            Some(inode) => Some(Entry::File(state.media.bytes(inode).len() as u64)),
-            // Folders are there when they are asked for: making them is not what is looked at here.
-            None if !name.contains('.') => Some(Entry::Folder),
-            None => None,
-        })
-    }
-    fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
-        let name = self.0.name(path)?;
-        let state = self.begin(Call::Read, &name)?;
-        let all = state.media.bytes(self.file(&state, &name)?);
-        Ok(all[..all.len().min(bytes)].to_vec())
-    }
-    fn rewrite(&self, path: &Path) -> io::Result<Option<u64>> {
-        let name = self.0.name(path)?;
-        let state = self.begin(Call::Open, &name)?;
-        let Some(inode) = state.media.find(&name) else { return Ok(None) };
-        drop(state);
-        let bytes = self.begin(Call::Read, &name)?.media.bytes(inode).to_vec();
-        for (piece, at) in bytes.chunks(256 * 1024).zip((0..).step_by(256 * 1024)) {
-            self.write_out(&name, inode, at, piece)?;
-        }
-        self.sync_file(&name, inode)?;
-        Ok(Some(bytes.len() as u64))
-    }
-    fn create_folders(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let name = self.0.name(path)?;
-        self.begin(Call::SyncFolder, &name)?.media.sync_names(&name);
-        Ok(())
-    }
-    fn lock(&self, _: &Path) -> io::Result<Held> {
-        Ok(Held::alone())
-    }
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        let name = self.0.name(path)?;
-        let state = self.begin(Call::Entry, &name)?;
-        Ok(state.plan.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(state.media.used())))
     }
 }
 

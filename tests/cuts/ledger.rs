@@ -120,7 +120,12 @@ impl Ledger {
         if fresh && !node.bootstrapping {
             return Err("it has taken a new identity unasked".into());
         }
-        if !fresh {
+        if fresh && node.restoring {
+            let (_, backed_up) = node.backup.as_ref().ok_or("it was restored without a backup")?;
+            node.promised.clone_from(backed_up);
+            node.denied.clear();
+        }
+        if !fresh || node.restoring {
             for (key, promised) in &node.promised {
                 match by_key.get(key) {
                     Some(row) if row.rank() >= *promised => {}
@@ -132,12 +137,14 @@ impl Ledger {
                     }
                 }
             }
-            self.whole_requests(node, &by_key)?;
+            if !fresh {
+                self.whole_requests(node, &by_key)?;
+            }
         }
         // From here on this is what is promised: everybody may read it.
         node.promised = rows.iter().map(|row| (row.key.clone(), row.rank())).collect();
         node.known = Some(knowledge);
-        node.bootstrapping = false;
+        (node.bootstrapping, node.restoring) = (false, false);
         node.dropping = false;
         node.open_requests.clear();
         Ok(())

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
 #![allow(clippy::disallowed_methods, reason = "the search measures its own time; nodes get what the seed says")]
 
+mod backups;
 mod bed;
 mod errors;
 mod ledger;
@@ -14,6 +15,7 @@ mod media;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod node;
+mod own;
 mod run;
 mod search;
 mod space;

@@ -1,7 +1,7 @@
 //! Files as a disk holds them: what reads see and what a power cut would leave are two things, until a sync makes them
 //! one. Names in folders too. Knows nothing of SQLite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A file, whatever its name is.
 pub(crate) type Inode = usize;
@@ -58,6 +58,7 @@ enum Change {
 enum Renaming {
     Made(String, Inode),
     Gone(String),
+    Moved(String, String, Inode),
 }
 
 impl Change {
@@ -74,10 +75,14 @@ impl Renaming {
         match self {
             Renaming::Made(name, inode) => drop(names.insert(name.clone(), *inode)),
             Renaming::Gone(name) => drop(names.remove(name)),
+            Renaming::Moved(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
         }
     }
     fn is_in(&self, folder: &str) -> bool {
-        let (Renaming::Made(name, _) | Renaming::Gone(name)) = self;
+        let (Renaming::Made(name, _) | Renaming::Gone(name) | Renaming::Moved(_, name, _)) = self;
         self::folder(name) == folder
     }
 }
@@ -100,6 +105,11 @@ impl Media {
     pub(crate) fn find(&self, name: &str) -> Option<Inode> {
         self.names.get(name).copied()
     }
+    /// The names in a folder.
+    pub(crate) fn list(&self, folder: &str) -> Vec<String> {
+        let inside = self.names.keys().filter(|name| self::folder(name) == folder);
+        inside.map(|name| name[folder.len()..].trim_start_matches('/').to_string()).collect()
+    }
     pub(crate) fn make(&mut self, name: &str) -> Inode {
         self.inodes.push(File::default());
         let inode = self.inodes.len() - 1;
@@ -112,6 +122,14 @@ impl Media {
             self.rename(Renaming::Gone(name.into()));
         }
         known
+    }
+    /// A second name of the same file.
+    pub(crate) fn link(&mut self, inode: Inode, name: &str) {
+        self.rename(Renaming::Made(name.into(), inode));
+    }
+    /// Within one folder.
+    pub(crate) fn move_to(&mut self, from: &str, inode: Inode, to: &str) {
+        self.rename(Renaming::Moved(from.into(), to.into(), inode));
     }
     fn rename(&mut self, renaming: Renaming) {
         renaming.apply(&mut self.names);
@@ -132,7 +150,8 @@ impl Media {
     }
     /// Bytes of all files that have a name.
     pub(crate) fn used(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[*inode].now.len() as u64).sum()
+        let files: BTreeSet<&Inode> = self.names.values().collect();
+        files.into_iter().map(|inode| self.inodes[*inode].now.len() as u64).sum()
     }
     pub(crate) fn write(&mut self, inode: Inode, at: usize, bytes: &[u8]) {
         self.change(inode, Change::Write { at, bytes: bytes.into() });
@@ -167,12 +186,16 @@ impl Media {
             }
         }
         let mut after = Media::default();
+        let mut known = BTreeMap::new();
         for (name, inode) in names {
-            let mut file = self.inodes[inode].clone();
-            file.lose_unsynced(cut, random);
-            file.now.clone_from(&file.durable);
-            after.inodes.push(file);
-            after.names.insert(name, after.inodes.len() - 1);
+            let inode = *known.entry(inode).or_insert_with(|| {
+                let mut file = self.inodes[inode].clone();
+                file.lose_unsynced(cut, random);
+                file.now.clone_from(&file.durable);
+                after.inodes.push(file);
+                after.inodes.len() - 1
+            });
+            after.names.insert(name, inode);
         }
         after.durable_names.clone_from(&after.names);
         after

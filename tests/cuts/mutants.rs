@@ -1,18 +1,17 @@
 //! The proof that the search would notice: each planted bug of the store is found, those that the promises stand on
 //! within a hundred cuts.
 
+use crate::errors::every;
 use crate::run::{Journal, run};
 use cbddc::mutants::{Mutant, plant};
 
-/// The bug, the journals that it can be seen with, and the cuts within which it must be found.
-const ALL: [(Mutant, &[Journal], u64); 6] = [
-    (Mutant::SynchronousNormal, &[Journal::Wal, Journal::Rollback], 100),
-    (Mutant::SynchronousOff, &[Journal::Wal, Journal::Rollback], 100),
-    (Mutant::ConfirmBeforeSync, &[Journal::Wal, Journal::Rollback], 100),
-    (Mutant::AnswerBeforeSync, &[Journal::Wal, Journal::Rollback], 100),
-    (Mutant::LogNotSettled, &[Journal::Wal], 20_000),
-    (Mutant::BrokenConnectionKept, &[Journal::Wal, Journal::Rollback], 20_000),
-];
+/// Found by cuts, with either journal, within [`CUTS_MAX`].
+const BY_CUTS: [Mutant; 4] =
+    [Mutant::SynchronousNormal, Mutant::SynchronousOff, Mutant::ConfirmBeforeSync, Mutant::AnswerBeforeSync];
+const CUTS_MAX: u64 = 100;
+/// Found by errors at every call; with a write-ahead log or without.
+const BY_ERRORS: [(Mutant, bool); 3] =
+    [(Mutant::LogNotSettled, true), (Mutant::BrokenConnectionKept, true), (Mutant::BrokenConnectionKept, false)];
 
 struct Caught {
     cuts: u64,
@@ -43,20 +42,28 @@ fn catch(mutant: Mutant, journal: Journal, cuts_max: u64) -> Result<Caught, u64>
 #[test]
 fn mutants_of_the_store_are_found_within_their_cuts() {
     let only = std::env::var("CBDDC_CUTS_MUTANT").ok();
+    let wanted = |mutant: Mutant| only.as_ref().is_none_or(|only| format!("{mutant:?}") == *only);
+    let short = |why: String| why.lines().next().unwrap_or("").chars().take(110).collect::<String>();
     let mut survivors = Vec::new();
-    println!("{:<22} {:<9} {:>5} {:>5} what was found", "mutant", "journal", "cuts", "seed");
-    for (mutant, journals, cuts_max) in ALL {
-        if only.as_ref().is_some_and(|only| format!("{mutant:?}") != *only) {
-            continue;
-        }
-        for journal in journals {
-            match catch(mutant, *journal, cuts_max) {
+    println!("{:<22} {:<9} what was found", "mutant", "journal");
+    for mutant in BY_CUTS.into_iter().filter(|mutant| wanted(*mutant)) {
+        for journal in [Journal::Wal, Journal::Rollback] {
+            match catch(mutant, journal, CUTS_MAX) {
                 Ok(Caught { cuts, seed, why }) => {
-                    let why: String = why.lines().next().unwrap_or("").chars().take(90).collect();
-                    println!("{:<22} {:<9} {cuts:>5} {seed:>5} {why}", format!("{mutant:?}"), format!("{journal:?}"));
+                    let (name, journal, why) = (format!("{mutant:?}"), format!("{journal:?}"), short(why));
+                    println!("{name:<22} {journal:<9} after {cuts} cuts, seed {seed}: {why}");
                 }
-                Err(cuts) => survivors.push((mutant, *journal, cuts)),
+                Err(cuts) => survivors.push(format!("{mutant:?}, {journal:?}, {cuts} cuts")),
             }
+        }
+    }
+    for (mutant, wal) in BY_ERRORS.into_iter().filter(|(mutant, _)| wanted(*mutant)) {
+        plant(Some(mutant));
+        let (struck, harm) = every(wal, 1);
+        plant(None);
+        match harm {
+            Some(why) => println!("{:<22} wal {wal:<5} after {struck} errors: {}", format!("{mutant:?}"), short(why)),
+            None => survivors.push(format!("{mutant:?}, wal {wal}, {struck} errors")),
         }
     }
     assert!(survivors.is_empty(), "not found: {survivors:?}");

@@ -3,8 +3,9 @@
 //! Lock-step: each request is answered before the next step, so a seed is the same run again. A group of requests that
 //! share a commit is made by holding the writing thread until all of them wait.
 
-use crate::bed::{Bed, Own, Plan};
+use crate::bed::{Bed, Plan};
 use crate::media::{Cut, Media};
+use crate::own::Own;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Knowledge, Members, Reply, Request};
 use cbddc::row::{Rank, RowKey};
@@ -56,6 +57,10 @@ pub(crate) struct Node {
     pub(crate) denied: BTreeSet<u64>,
     /// A bootstrap was asked for and not answered.
     pub(crate) bootstrapping: bool,
+    /// A restore was begun: what stands there next may be the backup.
+    pub(crate) restoring: bool,
+    /// The newest backup that was answered: its name, and what was promised before it began.
+    pub(crate) backup: Option<(String, BTreeMap<RowKey, Rank>)>,
     /// Tombstones may have been dropped since the last look.
     pub(crate) dropping: bool,
     /// A planned error has struck: requests before others may be missing.
@@ -81,6 +86,8 @@ impl Node {
             open_requests: BTreeSet::new(),
             denied: BTreeSet::new(),
             bootstrapping: false,
+            restoring: false,
+            backup: None,
             dropping: false,
             hurt: false,
             random,

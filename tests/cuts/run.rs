@@ -1,18 +1,22 @@
 //! One seed: two nodes that write, delete, expire, replicate, bootstrap, tidy, stop and start, until the power goes at a
 //! call that the seed says; then what is there is compared with what was promised. Several times over the same disks.
 
+use crate::backups;
 use crate::bed::{Call, Failing, Fault, Plan};
 use crate::ledger::{Ledger, Outcome, rows, value};
 use crate::media::Cut;
-use crate::node::{Answer, Kept, Node};
+use crate::node::{Answer, DATABASE, Kept, Node};
+use crate::own::Own;
 use cbddc::id::{ReplicaId, VersionVector};
 use cbddc::replica::{
     Applied, Batch, Incoming, Knowledge, Meeting, Origin, Precondition, Reply, Request, Retention, Said, Stream, Write,
 };
 use cbddc::row::{Body, RowKey, Scope};
+use cbddc::store::{BackupOrder, Store};
 use cbddc::time::Reading;
 use cbddc::wire::Mode;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a run did.
@@ -204,6 +208,7 @@ impl Run {
         self.nodes[at].hurt = false;
         self.ledger.check(&mut self.nodes[at])?;
         self.nodes[at].denied.clear();
+        backups::check(&self.nodes[at])?;
         let (replica, noted) = &self.noted[at];
         let other = self.nodes[1 - at].device;
         if let Some((_, member)) = self.nodes[at].members.iter().find(|(device, _)| *device == other)
@@ -226,6 +231,8 @@ impl Run {
             16 => self.read(at),
             17 => self.restart(at),
             18 if self.random.u8(..3) == 0 => self.bootstrap(at),
+            18 => self.backup(at),
+            19 if self.random.u8(..4) == 0 => self.restore(at),
             _ => self.write(at),
         }
     }
@@ -462,7 +469,7 @@ impl Run {
                 let node = &mut self.nodes[at];
                 node.promised = rows.iter().map(|row| (row.key.clone(), row.rank())).collect();
                 node.known = Some(knowledge);
-                node.bootstrapping = false;
+                (node.bootstrapping, node.restoring) = (false, false);
                 node.dropping = false;
                 node.open_requests.clear();
                 Ok(())
@@ -508,6 +515,62 @@ impl Run {
                 Err(format!("stale: {} was promised at {promised:?}, read is {:?}", key.key, document.version))
             }
             _ => Ok(()),
+        }
+    }
+    fn backup(&mut self, at: usize) -> Outcome {
+        let Some(store) = self.nodes[at].store.clone() else { return Ok(()) };
+        let node = &mut self.nodes[at];
+        let promised = node.promised.clone();
+        let order = BackupOrder { folder: node.bed.path(backups::FOLDER), keep: 2, now: self.now };
+        let made = smol::block_on(store.backup(order));
+        node.hurt |= node.bed.lock().failed > 0;
+        match made {
+            Ok(made) => {
+                let name = made.path.file_name().and_then(|name| name.to_str()).ok_or("backup: no name")?;
+                if !made.unchanged {
+                    node.backup = Some((name.into(), promised));
+                }
+                self.tally.count("backup");
+                self.say(|| format!("{at} is backed up: {made:?}"));
+            }
+            Err(_) if self.nodes[at].is_dead() || self.nodes[at].hurt => {}
+            Err(error) => return Err(format!("backup: {error}")),
+        }
+        self.calm(at);
+        Ok(())
+    }
+    /// What the writing thread still does is part of this step.
+    fn calm(&mut self, at: usize) {
+        let now = self.now();
+        if let Some(store) = &self.nodes[at].store {
+            let _ = smol::block_on(store.submit(now, Request::Records));
+        }
+    }
+    /// The newest backup takes the place of the database, with the cut somewhere in it, or not.
+    fn restore(&mut self, at: usize) -> Outcome {
+        if self.nodes[at].backup.is_none() {
+            return Ok(());
+        }
+        let _ = self.nodes[at].stop();
+        self.noted[at] = (ReplicaId::NONE, VersionVector::new());
+        let node = &mut self.nodes[at];
+        // Another identity and older rows are right from here on.
+        (node.bootstrapping, node.restoring) = (true, true);
+        let (database, file) = (node.bed.path(DATABASE), node.bed.path(backups::LATEST));
+        let done = Store::restore_on(&Own(Arc::clone(&node.bed)), &database, &file);
+        node.hurt |= node.bed.lock().failed > 0;
+        self.say(|| format!("{at} is restored: {done:?}"));
+        match done {
+            Ok(_) => self.tally.count("restore"),
+            Err(_) if self.nodes[at].is_dead() => return Ok(()),
+            Err(_) if self.nodes[at].hurt => {}
+            Err(error) => return Err(format!("restore: {error}")),
+        }
+        match self.nodes[at].start() {
+            Ok(()) => self.rebase(at),
+            Err(_) if self.nodes[at].is_dead() => Ok(()),
+            Err(_) if self.nodes[at].hurt => self.cut_or_start(at),
+            Err(why) => Err(format!("start of a backup: {why}")),
         }
     }
     /// An orderly stop and a start, with the cut somewhere in it, or not.

@@ -102,7 +102,7 @@ impl Opened {
         unsafe { &mut *(*file.cast::<BedFile>()).opened }
     }
     fn begin(&self, call: Call) -> Result<MutexGuard<'_, State>, (Fault, MutexGuard<'_, State>)> {
-        self.bed.begin(call, &self.name, |_| {})
+        self.bed.begin(call, |_| {})
     }
 }
 
@@ -138,7 +138,7 @@ unsafe extern "C" fn open(
     unsafe { (*file).pMethods = std::ptr::null() };
     // SAFETY: SQLite's names end with a zero. Temporary files have none: the store keeps those in memory.
     let Some((bed, name)) = unsafe { text(name) }.and_then(Bed::of) else { return ffi::SQLITE_CANTOPEN };
-    let mut state = match bed.begin(Call::Open, &name, |_| {}) {
+    let mut state = match bed.begin(Call::Open, |_| {}) {
         Ok(state) => state,
         Err((fault, _)) => return code(fault, ffi::SQLITE_CANTOPEN),
     };
@@ -207,7 +207,7 @@ unsafe extern "C" fn write(file: *mut sqlite3_file, from: *const c_void, bytes: 
     // SAFETY: an open file; `from` holds `bytes`.
     let (opened, from) = unsafe { (Opened::of(file), std::slice::from_raw_parts(from.cast::<u8>(), bytes as usize)) };
     let (inode, at) = (opened.inode, at as usize);
-    match opened.bed.begin(Call::Write, &opened.name, |media| media.write(inode, at, from)) {
+    match opened.bed.begin(Call::Write, |media| media.write(inode, at, from)) {
         Ok(mut state) => match state.write(inode, at, from) {
             Ok(()) => ffi::SQLITE_OK,
             Err(fault) => code(fault, ffi::SQLITE_IOERR_WRITE),
@@ -224,7 +224,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, bytes: sqlite3_int64) -> 
     // SAFETY: an open file.
     let opened = unsafe { Opened::of(file) };
     let (inode, bytes) = (opened.inode, bytes as usize);
-    match opened.bed.begin(Call::Truncate, &opened.name, |media| media.set_length(inode, bytes)) {
+    match opened.bed.begin(Call::Truncate, |media| media.set_length(inode, bytes)) {
         Ok(mut state) => {
             state.media.set_length(inode, bytes);
             ffi::SQLITE_OK
@@ -329,7 +329,7 @@ unsafe extern "C" fn shm_map(
 ) -> c_int {
     // SAFETY: an open file.
     let opened = unsafe { Opened::of(file) };
-    let mut state = match opened.bed.begin(Call::Shm, &opened.name, |_| {}) {
+    let mut state = match opened.bed.begin(Call::Shm, |_| {}) {
         Ok(state) => state,
         Err((fault, _)) => return code(fault, ffi::SQLITE_IOERR_SHMMAP),
     };
@@ -359,7 +359,7 @@ unsafe extern "C" fn shm_lock(file: *mut sqlite3_file, first: c_int, count: c_in
         }
         return ffi::SQLITE_OK;
     }
-    let mut state = match opened.bed.begin(Call::Shm, &opened.name, |_| {}) {
+    let mut state = match opened.bed.begin(Call::Shm, |_| {}) {
         Ok(state) => state,
         Err((_, _)) => return ffi::SQLITE_IOERR_SHMLOCK,
     };
@@ -391,7 +391,7 @@ unsafe extern "C" fn shm_unmap(file: *mut sqlite3_file, _: c_int) -> c_int {
 unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync_folder: c_int) -> c_int {
     // SAFETY: SQLite's names end with a zero.
     let Some((bed, name)) = unsafe { text(name) }.and_then(Bed::of) else { return ffi::SQLITE_IOERR_DELETE };
-    match bed.begin(Call::Delete, &name, |media| {
+    match bed.begin(Call::Delete, |media| {
         media.remove(&name);
     }) {
         Ok(mut state) => {
@@ -402,7 +402,7 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync_folde
         Err((_, _)) => return ffi::SQLITE_IOERR_DELETE,
     }
     if sync_folder != 0 {
-        match bed.begin(Call::SyncFolder, &name, |_| {}) {
+        match bed.begin(Call::SyncFolder, |_| {}) {
             Ok(mut state) => state.media.sync_names(folder(&name)),
             Err((_, _)) => return ffi::SQLITE_IOERR_DIR_FSYNC,
         }
@@ -413,7 +413,7 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync_folde
 unsafe extern "C" fn access(_: *mut sqlite3_vfs, name: *const c_char, _: c_int, out: *mut c_int) -> c_int {
     // SAFETY: SQLite's names end with a zero.
     let Some((bed, name)) = unsafe { text(name) }.and_then(Bed::of) else { return ffi::SQLITE_IOERR_ACCESS };
-    let state = match bed.begin(Call::Access, &name, |_| {}) {
+    let state = match bed.begin(Call::Access, |_| {}) {
         Ok(state) => state,
         Err((_, _)) => return ffi::SQLITE_IOERR_ACCESS,
     };

@@ -5,8 +5,9 @@
 
 use crate::client::documents;
 use crate::process::{Node, wait};
-use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -25,36 +26,35 @@ fn seed() -> u64 {
     std::env::var("CBDDC_KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4)
 }
 
-/// Imports until the node is gone or `stop` says so; every line that was acknowledged, with its value.
-fn import(
-    node: &Node,
-    collection: &str,
-    round: usize,
-    writer: usize,
+/// What is imported.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    collection: &'static str,
+    /// Bytes of each value, about.
     filler: usize,
-    count: &AtomicUsize,
-    stop: &AtomicBool,
-) -> BTreeMap<String, String> {
+    /// Groups of lines until keys are used again.
+    groups: usize,
+}
+
+/// Imports until the node is gone; every line that was acknowledged, with its value.
+fn import(node: &Node, load: Load, round: usize, writer: usize, count: &AtomicUsize) -> BTreeMap<String, String> {
     let mut connection = node.connect();
     let mut acknowledged = BTreeMap::new();
-    let filler = "x".repeat(filler);
+    let filler = "x".repeat(load.filler);
     for group in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        // Keys of this round alone, and some that every round writes again.
-        let line = |n: usize| match n % 5 {
-            0 => (format!("hot-{writer}-{n}"), format!("\"{round} {group} {filler}\"")),
-            _ => {
-                (format!("{round}-{writer}-{group:05}-{n}"), format!("{{\"temp\": {n}.{group}, \"f\": \"{filler}\"}}"))
-            }
+        // Some keys are written again by every group.
+        let key = |n: usize| match n % 5 {
+            0 => format!("hot-{writer}-{n}"),
+            _ if load.groups == usize::MAX => format!("{round}-{writer}-{group:05}-{n}"),
+            _ => format!("{writer}-{:05}-{n}", group % load.groups),
         };
-        let lines: Vec<(String, String)> = (0..LINES).map(line).collect();
+        let lines: Vec<(String, String)> =
+            (0..LINES).map(|n| (key(n), format!("\"{round} {group} {filler}\""))).collect();
         let body: Vec<String> =
             lines.iter().map(|(key, value)| format!("{{\"key\":\"{key}\",\"value\":{value}}}")).collect();
         let headers = [("Content-Type", "application/x-ndjson")];
-        let answer = connection.ask("POST", &documents(collection), &headers, body.join("\n").as_bytes());
-        let Ok(answer) = answer else { break };
+        let answer = connection.ask("POST", &documents(load.collection), &headers, body.join("\n").as_bytes());
+        let Ok(answer) = answer else { return acknowledged };
         assert_eq!(answer.json()["successful"], LINES, "{}", answer.text());
         acknowledged.extend(lines);
         count.fetch_add(LINES, Ordering::Relaxed);
@@ -62,19 +62,56 @@ fn import(
     acknowledged
 }
 
-/// Everything of a collection by key, as values.
-fn stored(node: &Node, collection: &str) -> BTreeMap<String, Value> {
-    let all = node.everything(collection).into_iter();
-    all.map(|(key, _, value)| (key, serde_json::from_str(&value).unwrap())).collect()
+/// Everything of a collection by key.
+fn stored(node: &Node, collection: &str) -> BTreeMap<String, String> {
+    node.everything(collection).into_iter().map(|(key, _, value)| (key, value)).collect()
 }
 
-/// Whether every acknowledged line is there; a hot key may hold a later one that was not acknowledged any more.
-fn compare(acknowledged: &BTreeMap<String, String>, stored: &BTreeMap<String, Value>, told: &str) {
+/// Whether every acknowledged line is there, or a later one of its key that was not acknowledged any more.
+fn compare(acknowledged: &BTreeMap<String, String>, stored: &BTreeMap<String, String>, told: &str) {
+    let place = |value: &str| -> Vec<usize> {
+        value.trim_matches('"').split(' ').take(2).filter_map(|number| number.parse().ok()).collect()
+    };
     for (key, value) in acknowledged {
-        let value: Value = serde_json::from_str(value).unwrap();
         let stored = stored.get(key).unwrap_or_else(|| panic!("{told}: {key} was acknowledged and is gone"));
-        assert!(key.starts_with("hot") || *stored == value, "{told}: {key} is {stored}");
+        let start = |value: &str| value.chars().take(40).collect::<String>();
+        let later = place(stored) > place(value) && stored.len() >= value.len();
+        assert!(stored == value || later, "{told}: {key} was {}, is {}", start(value), start(stored));
     }
+}
+
+/// Orders backups until the node is gone; the names of those that it answered.
+fn back_up(node: &Node) -> Vec<PathBuf> {
+    let mut connection = node.connect();
+    let mut made = Vec::new();
+    while let Ok(answer) = connection.ask("POST", "/v1/backups", &[], b"") {
+        if answer.status == 201 {
+            made.push(PathBuf::from(answer.json()["path"].as_str().unwrap()));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    made
+}
+
+/// Whatever has a backup's name is whole.
+fn whole_backups(node: &Node, told: &str) -> usize {
+    let Ok(folder) = fs::read_dir(node.path("backups")) else { return 0 };
+    let files =
+        folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "db"));
+    let mut whole = 0;
+    for path in files {
+        let rows = cbddc::store::Store::verify_backup(&path);
+        assert!(rows.is_ok(), "{told}: {}: {rows:?}", path.display());
+        whole += 1;
+    }
+    whole
+}
+
+/// Times that the log was copied back since the start.
+fn checkpoints(node: &Node) -> u64 {
+    let metrics = node.ask("GET", "/metrics", &[], b"").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("cbddc_store_checkpoints_total "));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 fn kill_hard(node: &Node) {
@@ -89,14 +126,14 @@ fn every_acknowledged_line_is_there_after_kill_9_many_times_in_a_row() {
     let mut all = BTreeMap::new();
     let mut random = fastrand::Rng::with_seed(seed());
     for round in 0..rounds() {
-        let (count, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let count = AtomicUsize::new(0);
         // Killed at another moment each time: somewhere within the next few groups.
         let kill_at = ACKNOWLEDGED + random.usize(0..5 * LINES);
         let acknowledged = thread::scope(|scope| {
-            let (writing, counted, stop) = (&node, &count, &stop);
-            let writers: Vec<_> = (0..2)
-                .map(|writer| scope.spawn(move || import(writing, "temps", round, writer, 0, counted, stop)))
-                .collect();
+            let (writing, counted) = (&node, &count);
+            let load = Load { collection: "temps", filler: 0, groups: usize::MAX };
+            let writers: Vec<_> =
+                (0..2).map(|writer| scope.spawn(move || import(writing, load, round, writer, counted))).collect();
             wait("enough is acknowledged", || (count.load(Ordering::Relaxed) >= kill_at).then_some(()));
             kill_hard(&node);
             writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
@@ -116,25 +153,25 @@ fn every_acknowledged_line_is_there_after_kill_9_many_times_in_a_row() {
 
 #[test]
 fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_replicates_and_copies_its_log_back() {
-    // Long values, so that the log is copied back every few hundred lines, and the card is not much worn all the same.
-    const FILLER: usize = 4000;
+    // Long values, so that the log is copied back every few hundred lines; few keys, so that the database stays small.
+    const LOAD: Load = Load { collection: "here", filler: 8000, groups: 30 };
     let mut node = Node::new("killed").started();
     node.keep_port();
     let peer = Node::new("peer").peers(&[&node]).started();
     node.wait_linked(&peer);
     let (mut here, mut confirmed) = (BTreeMap::new(), BTreeMap::new());
     let mut random = fastrand::Rng::with_seed(seed());
-    let mut checkpoints = 0;
+    let (mut copied_back, mut made) = (0, 0);
     for round in 0..rounds() {
+        let mut newest = None;
         let (count, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let kill_at = ACKNOWLEDGED + random.usize(0..20 * LINES);
         // What the peer stored, and up to where it was told that it is on this disk.
         thread::scope(|scope| {
             let (writing, counted, stop) = (&node, &count, &stop);
-            let writers: Vec<_> = (0..2)
-                .map(|writer| scope.spawn(move || import(writing, "here", round, writer, FILLER, counted, stop)))
-                .collect();
-            let (peer, away) = (&peer, AtomicUsize::new(0));
+            let writers: Vec<_> =
+                (0..2).map(|writer| scope.spawn(move || import(writing, LOAD, round, writer, counted))).collect();
+            let peer = &peer;
             let there = scope.spawn(move || {
                 let mut told = BTreeMap::new();
                 for part in 0.. {
@@ -144,19 +181,21 @@ fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_repl
                     let key = format!("{round}-{part}");
                     peer.put("there", &key, &format!("\"{key}\"")).expect(201);
                     told.insert(key.clone(), format!("\"{key}\""));
-                    away.fetch_add(1, Ordering::Relaxed);
                     // Everything that was stored before this question was asked is confirmed where the answer says so.
                     if peer.peer("killed").is_some_and(|killed| killed["unconfirmedChanges"] == 0) {
-                        return_confirmed(&mut told);
+                        mark_confirmed(&mut told);
                     }
                     thread::sleep(Duration::from_millis(2));
                 }
                 told.retain(|_, value| value.starts_with('+'));
                 told
             });
+            let backups = scope.spawn(move || back_up(writing));
             wait("enough is acknowledged", || (count.load(Ordering::Relaxed) >= kill_at).then_some(()));
-            checkpoints += node.status()["store"]["checkpoints"].as_u64().unwrap_or(0);
+            copied_back += checkpoints(&node);
             kill_hard(&node);
+            newest = backups.join().unwrap().pop();
+            made += usize::from(newest.is_some());
             for writer in writers {
                 here.extend(writer.join().unwrap());
             }
@@ -169,6 +208,10 @@ fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_repl
         node.start();
         let told = format!("seed {}, round {round}", seed());
         compare(&here, &stored(&node, "here"), &told);
+        whole_backups(&node, &told);
+        if let Some(newest) = newest {
+            assert!(newest.exists(), "{told}: {} was answered and is gone", newest.display());
+        }
         compare(&confirmed, &stored(&node, "there"), &format!("{told}, confirmed to the peer"));
         peer.thaw();
         node.wait_linked(&peer);
@@ -177,17 +220,16 @@ fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_repl
         wait("the pair holds the same", || (peer.everything(collection) == node.everything(collection)).then_some(()));
     }
     assert!(!confirmed.is_empty(), "the peer was never told that anything is on the other's disk");
+    let (lines, words) = (here.len(), confirmed.len());
     println!(
-        "{} rounds, {} acknowledged, {} confirmed, {checkpoints} checkpoints",
-        rounds(),
-        here.len(),
-        confirmed.len()
+        "{} rounds, {lines} keys acknowledged, {words} confirmed, {copied_back} checkpoints, {made} rounds with a backup",
+        rounds()
     );
     assert!(!node.log().contains("digests differ") && !peer.log().contains("digests differ"));
 }
 
 /// Marks what is confirmed.
-fn return_confirmed(told: &mut BTreeMap<String, String>) {
+fn mark_confirmed(told: &mut BTreeMap<String, String>) {
     for value in told.values_mut().filter(|value| !value.starts_with('+')) {
         value.insert(0, '+');
     }
