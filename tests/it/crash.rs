@@ -164,14 +164,14 @@ fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_repl
     let (mut copied_back, mut made) = (0, 0);
     for round in 0..rounds() {
         let mut newest = None;
-        let (count, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (count, known, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
         let kill_at = ACKNOWLEDGED + random.usize(0..20 * LINES);
         // What the peer stored, and up to where it was told that it is on this disk.
         thread::scope(|scope| {
             let (writing, counted, stop) = (&node, &count, &stop);
             let writers: Vec<_> =
                 (0..2).map(|writer| scope.spawn(move || import(writing, LOAD, round, writer, counted))).collect();
-            let peer = &peer;
+            let (peer, known) = (&peer, &known);
             let there = scope.spawn(move || {
                 let mut told = BTreeMap::new();
                 for part in 0.. {
@@ -182,16 +182,21 @@ fn nothing_acknowledged_or_confirmed_is_lost_when_a_node_is_killed_while_it_repl
                     peer.put("there", &key, &format!("\"{key}\"")).expect(201);
                     told.insert(key.clone(), format!("\"{key}\""));
                     // Everything that was stored before this question was asked is confirmed where the answer says so.
-                    if peer.peer("killed").is_some_and(|killed| killed["unconfirmedChanges"] == 0) {
-                        mark_confirmed(&mut told);
+                    while !stop.load(Ordering::Relaxed) {
+                        if peer.peer("killed").is_some_and(|killed| killed["unconfirmedChanges"] == 0) {
+                            mark_confirmed(&mut told);
+                            known.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        }
+                        thread::sleep(Duration::from_millis(2));
                     }
-                    thread::sleep(Duration::from_millis(2));
                 }
                 told.retain(|_, value| value.starts_with('+'));
                 told
             });
             let backups = scope.spawn(move || back_up(writing));
             wait("enough is acknowledged", || (count.load(Ordering::Relaxed) >= kill_at).then_some(()));
+            wait("something is confirmed", || (known.load(Ordering::Relaxed) > 0).then_some(()));
             copied_back += checkpoints(&node);
             kill_hard(&node);
             newest = backups.join().unwrap().pop();

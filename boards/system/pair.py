@@ -1,0 +1,70 @@
+"""Two boards of two architectures find each other and hold the same; a third one, x86-64, joins them."""
+
+import tempfile
+
+from .lan import Lan
+from .say import check, say, wait
+from .site import Site, halves, install_node, new_key, package, sums, together
+
+ROWS = 8759
+
+
+def converged(boards, collection, documents, patience=900):
+    seen = {}
+
+    def same():
+        for board in boards:
+            seen[board.name] = sums(board, collection)
+        return len(set(seen.values())) == 1 and next(iter(seen.values()))[0] == documents
+
+    wait(f"{documents} documents, the same on {', '.join(b.name for b in boards)}; at last {seen}", patience, same)
+    return next(iter(seen.values()))[1]
+
+
+def linked(one, other):
+    line = one.wait_for(f"a link to {other.name}", f"journalctl -u cbddc -o cat --no-pager | grep -m1 'peer linked node={other.name}-'")
+    say(f"discovery: {one.name} says: {line.strip()}")
+
+
+def pair(arches=("arm64", "armhf", "amd64")):
+    with tempfile.TemporaryDirectory() as parts, Site("pair", [package(arch) for arch in dict.fromkeys(arches)] + halves(parts)) as site:
+        site.lan = Lan(site.folder)
+        names = ["alpha", "beta", "gamma"]
+        alpha, beta, gamma = (site.board(name, arch, address=f"10.77.0.{n}/24") for n, (name, arch) in enumerate(zip(names, arches), 2))
+        key = new_key()
+        together(alpha.boot, beta.boot)
+        together(lambda: install_node(alpha, key), lambda: install_node(beta, key))
+        linked(alpha, beta)
+        linked(beta, alpha)
+        # The first document, there and back.
+        alpha.do("cbddc put notes hello '{\"from\":\"alpha\"}'")
+        beta.wait_for("alpha's first document", "cbddc get notes hello | grep -q alpha")
+        say("first document: written on alpha, read on beta")
+        beta.do("cbddc put notes answer '{\"from\":\"beta\"}'")
+        alpha.wait_for("beta's answer", "cbddc get notes answer | grep -q beta")
+        # A year of temperatures, half of it imported on each.
+        together(
+            lambda: say(alpha.do("cbddc import temps /media/packages/temps-1.csv --key date", 1200).strip()),
+            lambda: say(beta.do("cbddc import temps /media/packages/temps-2.csv --key date", 1200).strip()),
+        )
+        say(f"both hold {ROWS} documents with the checksum {converged([alpha, beta], 'temps', ROWS)[:16]}")
+        for board in (alpha, beta):
+            board.wait_for("equal digests", "journalctl -u cbddc -o cat --no-pager | grep -q 'sync equal digests'")
+        say("equal digests: said by both")
+        # The cable is pulled, both go on, it is plugged in again.
+        site.lan.cut = True
+        alpha.do("cbddc put notes both '\"alpha\"' && cbddc put notes apart-a 1 && cbddc delete notes hello")
+        beta.do("cbddc put notes both '\"beta\"' && cbddc put notes apart-b 2")
+        site.lan.cut = False
+        converged([alpha, beta], "notes", 4)
+        say("apart and together again: the same notes")
+        gamma.boot()
+        install_node(gamma, key)
+        linked(gamma, alpha)
+        say(f"x86-64 has joined: three architectures, one checksum {converged([alpha, beta, gamma], 'temps', ROWS)[:16]}")
+        converged([alpha, beta, gamma], "notes", 4)
+        for board in (alpha, beta, gamma):
+            board.wait_for("health is Healthy", "cbddc health")
+            check("digests differ" not in board.journal(5000), f"{board.name}: digests differed")
+        peers = alpha.do("cbddc peers")
+        say(f"alpha's peers:\n{peers}")

@@ -1,0 +1,124 @@
+"""Power cuts: a board acknowledges writes over the network while its machine is killed, and must have every one of them."""
+
+import json
+import os
+import random
+import threading
+import time
+
+from .node import GONE
+from .say import Failure, check, say
+from .site import Site, install_node, new_key, package
+
+ROUNDS = int(os.environ.get("CBDDC_POWER_ROUNDS", "10"))
+SEED = int(os.environ.get("CBDDC_POWER_SEED", str(int(time.time()))))
+WRITERS = 4
+PATIENCE = 300
+
+
+class Writer(threading.Thread):
+    """Writes until the board is gone; remembers what was answered. One key is written again and again, others once."""
+
+    def __init__(self, api, number, round_number):
+        super().__init__(daemon=True)
+        self.api, self.number, self.round = api, number, round_number
+        self.stored, self.last, self.odd = {}, 0, []
+
+    def run(self):
+        count = 0
+        while True:
+            count += 1
+            once, again = f"r{self.round}-w{self.number}-{count}", f"again-{self.number}"
+            value = {"round": self.round, "writer": self.number, "count": count, "filling": "x" * (count * 37 % 900)}
+            mark = self.round * 1_000_000 + count
+            try:
+                for key, body in ((once, value), (again, {"mark": mark})):
+                    status, answer = self.api.ask("PUT", f"/v1/collections/power/documents/{key}", json.dumps(body), patience=30)
+                    if status in (200, 201):
+                        if key == once:
+                            self.stored[once] = value
+                        else:
+                            self.last = mark
+                    elif status != 202:
+                        self.odd.append((status, answer[:200]))
+            except GONE:
+                return
+
+
+def everything(api):
+    """All documents of the collection, page by page."""
+    found, after = {}, ""
+    while True:
+        page = api.json(f"/v1/collections/power/documents?limit=1000&after={after}")
+        found.update((document["key"], document["value"]) for document in page["documents"])
+        after = page.get("next")
+        if not after:
+            return found
+
+
+def lost(api, stored, last):
+    """What was acknowledged and is not there as it was written."""
+    found = everything(api)
+    missing = [key for key, value in stored.items() if found.get(key) != value]
+    older = [key for key, mark in last.items() if found.get(key, {}).get("mark", 0) < mark]
+    return missing + older
+
+
+def rounds(site, board, count, random_numbers):
+    """So many cuts; yields what each has lost."""
+    stored, last = {}, {}
+    for number in range(1, count + 1):
+        writers = [Writer(board.api, writer, number) for writer in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        deadline = time.monotonic() + PATIENCE
+        while not any(writer.stored for writer in writers):
+            check(time.monotonic() < deadline, f"round {number}: nothing was acknowledged in {PATIENCE} s")
+            time.sleep(0.05)
+        time.sleep(random_numbers.uniform(0.0, 6.0))
+        board.cut_power()
+        for writer in writers:
+            writer.join(60)
+            check(not writer.is_alive(), "a writer still waits for a machine that is gone")
+            check(not writer.odd, f"round {number}: {writer.odd[:3]}")
+            stored.update(writer.stored)
+            last[f"again-{writer.number}"] = max(last.get(f"again-{writer.number}", 0), writer.last)
+        board.boot()
+        board.api.until_it_serves(PATIENCE)
+        missing = lost(board.api, stored, last)
+        fresh = sum(len(writer.stored) for writer in writers)
+        say(f"cut {number}: {fresh} writes acknowledged in it, {len(stored)} in all, {len(missing)} lost")
+        yield missing
+
+
+def power(arch="arm64", count=None):
+    """No acknowledged write is lost. The board is alone: nobody else could bring back what it forgot."""
+    count = count or ROUNDS
+    say(f"{count} power cuts of {arch}, seed {SEED}")
+    with Site("power", [package(arch)]) as site:
+        board = site.board("lonely", arch).boot()
+        install_node(board, new_key(), Network={"EnableDiscovery": False})
+        board.do("sync")
+        for number, missing in enumerate(rounds(site, board, count, random.Random(SEED)), 1):
+            check(not missing, f"seed {SEED}, cut {number}: {len(missing)} acknowledged writes are lost, as {missing[:5]}")
+        status = board.api.json("/health")
+        check(status["entries"]["storage"]["status"] == "Healthy", f"storage is not well after the cuts: {status}")
+    say(f"{count} power cuts, no acknowledged write lost, every boot served")
+
+
+def weak(arch="arm64", program=None):
+    """The same with a build that does not sync as it should: the cuts must find it out."""
+    check(program, "weak needs the program that was built with --features weak-sync")
+    for mode in ("NORMAL", "OFF"):
+        with Site(f"weak-{mode.lower()}", [package(arch), program]) as site:
+            board = site.board("weak", arch).boot()
+            install_node(board, new_key(), Network={"EnableDiscovery": False})
+            board.write("/etc/systemd/system/cbddc.service.d/weak.conf", f"[Service]\nEnvironment=CBDDC_TEST_SYNCHRONOUS={mode}\n")
+            board.do(f"systemctl stop cbddc && install /media/packages/{program.name} /usr/bin/cbddc && systemctl daemon-reload && systemctl start cbddc && sync")
+            board.api.until_it_serves(PATIENCE)
+            for missing in rounds(site, board, 5, random.Random(SEED)):
+                if missing:
+                    say(f"synchronous={mode}: {len(missing)} acknowledged writes lost, as it must be")
+                    break
+            else:
+                raise Failure(f"synchronous={mode} lost nothing in five cuts: these cuts prove nothing")
