@@ -1,12 +1,12 @@
 //! Starting, stopping and refusing to start.
 
 use crate::lan::Lan;
-use crate::process::{BINARY, Node, field};
+use crate::process::{Node, field};
+use crate::program;
 use crate::speaker::Speaker;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -196,7 +196,7 @@ fn two_signals_end_it_at_once() {
 fn wrong_usage_ends_with_2_and_one_line() {
     let began = Instant::now();
     for arguments in [&["put", "users"][..], &["stats"], &["run", "--confg", "x"], &[]] {
-        let ran = Command::new(BINARY).args(arguments).output().unwrap();
+        let ran = program::node().args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert_eq!(ran.status.code(), Some(2), "{arguments:?} {said}");
         assert!(said.starts_with("error[REQUEST_ERROR]: ") && said.lines().count() == 1, "{said}");
