@@ -81,6 +81,8 @@ hazards! {
     "automatic tracking": engines::a_visitor_that_left_is_no_concern_of_health [VisitorTracked];
     "every relay pushes at once": engines::a_write_crosses_a_full_mesh_once_for_each_node [RelayAtOnce];
     "full duplex, small windows": engines::full_duplex_with_windows_smaller_than_a_document_does_not_stall [];
+    "a row that rots": engines::a_damaged_row_does_not_give_way_to_an_older_one [RepairTakesOlder];
+    "a row that rots": engines::a_stream_does_not_close_over_a_damaged_row_before_the_receiver_was_asked [StreamPassesDamage];
     "what has waited": queue::a_write_that_waited_does_not_replace_a_newer_one [QueuedIsBlind];
     "what has waited": queue::a_write_that_waited_longer_than_a_tombstone_is_new [QueuedKeepsStamp];
     "what is local": disks::a_local_row_never_leaves_the_node [LocalLeaves];
@@ -138,12 +140,14 @@ mod mutants {
 
     #[test]
     fn every_mutant_has_a_hazard_with_a_story() {
-        let source = include_str!("../../src/mutants.rs");
+        let (source, cuts) = (include_str!("../../src/mutants.rs"), include_str!("../cuts/mutants.rs"));
         let list = source.split_once("pub enum Mutant {").expect("the list of mutants").1;
         let names = list.split_once('}').expect("its end").0.split(',').map(str::trim).filter(|name| !name.is_empty());
         for name in names {
             let told = HAZARDS.iter().any(|(.., mutants)| mutants.iter().any(|mutant| format!("{mutant:?}") == name));
-            assert!(told, "{name} is planted nowhere in the stories of the hazards");
+            // Those of the store are found with the real one, on a disk that forgets.
+            let elsewhere = cuts.contains(&format!("Mutant::{name},"));
+            assert!(told || elsewhere, "{name} is planted nowhere in the stories of the hazards");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! A folder for each test, and the words that all tests use.
 
 use cbddc::document::Query;
-use cbddc::id::VersionVector;
-use cbddc::replica::{Batch, Knowledge, Precondition, Reply, Request, Stream, Write};
+use cbddc::id::{DeviceId, ReplicaId, VersionVector};
+use cbddc::replica::{Applied, Batch, Incoming, Knowledge, Precondition, Reply, Request, Stream, Write};
 use cbddc::row::{Body, Row, RowKey, Scope};
-use cbddc::store::{Opened, Options, Store};
+use cbddc::store::{BackupOrder, Opened, Options, Restored, Store};
 use cbddc::time::Reading;
 use cbddc::wire::Mode;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) const NOW: Reading = Reading { millis: 1_700_000_000_000, believed: true };
@@ -27,6 +28,12 @@ pub(crate) fn open_with(options: Options) -> Result<(Store, Opened), cbddc::Erro
 }
 pub(crate) fn open(path: &Path) -> (Store, Opened) {
     open_with(Options { min_free_bytes: 0, ..Options::new(path) }).unwrap()
+}
+/// A store whose identity is another one than that of the others here.
+pub(crate) fn open_as(path: &Path, seed: u64) -> Store {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let options = Options { min_free_bytes: 0, ..Options::new(path) };
+    Store::open(options, &mut || random.u64(..)).unwrap().0
 }
 pub(crate) fn refused(path: &Path) -> String {
     open_with(Options::new(path)).map(|_| ()).unwrap_err().to_string()
@@ -62,7 +69,7 @@ pub(crate) fn keys(store: &Store, query: &Query) -> (Vec<String>, Option<String>
 pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
     let (mut after, mut all) = (0, Vec::new());
     loop {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new() };
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_damage: false };
         match smol::block_on(store.read(stream)).unwrap() {
             Batch::Rows { rows, upto, closure, knowledge, .. } => {
                 all.extend(rows);
@@ -72,6 +79,80 @@ pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
                 }
             }
             Batch::BelowFloor { .. } => unreachable!("a bootstrap has no floor"),
+        }
+    }
+}
+
+pub(crate) fn order(path: &Path, keep: u32) -> BackupOrder {
+    BackupOrder { folder: path.with_file_name("backups"), keep, now: NOW.millis }
+}
+pub(crate) fn backup(store: &Store, path: &Path) -> PathBuf {
+    smol::block_on(store.backup(order(path, 3))).unwrap().path
+}
+/// Names in the folder of the backups.
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path.with_file_name("backups")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+/// Names beside the database.
+pub(crate) fn beside(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let mut files: Vec<_> =
+        files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect();
+    files.retain(|(name, _)| !name.ends_with(".lock"));
+    files.sort();
+    files
+}
+pub(crate) fn fill(store: &Store, from: u32, to: u32) {
+    write(
+        store,
+        (from..to).map(|n| put(&format!("key-{n:05}"), &format!("value-{n:05}-{}", "x".repeat(200)))).collect(),
+    );
+}
+pub(crate) fn replica(store: &Store) -> ReplicaId {
+    smol::block_on(store.knowledge()).unwrap().replica
+}
+pub(crate) fn restore(path: &Path, file: &Path) -> Result<Restored, cbddc::Error> {
+    Store::restore(path, file)
+}
+
+/// Gives the stream of one store to another, from a position up to its tail; where the next goes on.
+pub(crate) fn follow_from(
+    from: &Store,
+    device: DeviceId,
+    to: &Store,
+    now: Reading,
+    mut after: u64,
+    mut follows: Option<u64>,
+) -> (u64, Option<u64>) {
+    let sender = smol::block_on(from.knowledge()).unwrap();
+    let receiver = smol::block_on(to.knowledge()).unwrap();
+    loop {
+        let covers = receiver.vector.clone();
+        let stream = Stream { mode: Mode::Increment, after, covers, passes_damage: false };
+        let Batch::Rows { rows, upto, closure, .. } = smol::block_on(from.read(stream)).unwrap() else {
+            panic!("below the floor")
+        };
+        let closes = closure.is_some();
+        let incoming = Incoming {
+            device,
+            replica: sender.replica,
+            announced: sender.vector.clone(),
+            mode: Mode::Increment,
+            asked_as: receiver.replica,
+            follows,
+            rows,
+            upto,
+            closure,
+        };
+        let (reply, _) = smol::block_on(to.submit(now, Request::Apply(incoming))).unwrap();
+        assert!(matches!(reply, Reply::Applied(Applied::Applied { .. })), "{reply:?}");
+        (after, follows) = (upto, Some(upto));
+        if closes {
+            return (after, follows);
         }
     }
 }
