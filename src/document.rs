@@ -161,6 +161,8 @@ pub struct Page {
     pub documents: Vec<Document>,
     /// Pass it as [`Query::after`] for the next page; none when this was the last.
     pub next: Option<String>,
+    /// Keys whose rows are damaged on disk, in the order of the page: what they held is not known.
+    pub damaged: Vec<String>,
 }
 
 /// Documents in one page.

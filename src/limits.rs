@@ -28,6 +28,11 @@ pub const VECTOR_BYTES_MAX: usize = REPLICAS_MAX * VECTOR_ENTRY_BYTES_MAX + 4;
 /// Tombstones that a node keeps: some 8 MiB of disk with usual keys, 80 MiB with the longest.
 pub const TOMBSTONES_MAX: u64 = 65_536;
 
+/// Bytes of disk that they take, about: with the longest keys fewer are kept.
+pub const TOMBSTONE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a tombstone takes beside its name: columns, indexes, page headers.
+pub const TOMBSTONE_OVERHEAD_BYTES: u64 = 160;
+
 /// Members of one cluster that a node tracks.
 pub const MEMBERS_MAX: usize = 256;
 /// Rows kept aside that one transaction decides about.
@@ -58,6 +63,10 @@ pub const BATCH_SCAN_MAX: usize = 4096;
 pub const FEED_BYTES_TARGET: usize = 64 * 1024;
 /// Bytes that one read of the change feed looks at, in search of the rows of one collection.
 pub const FEED_SCAN_BYTES_MAX: usize = 1024 * 1024;
+/// Keys whose rows are asked for at once, since they are damaged here. Protocol constant.
+pub const FETCH_KEYS_MAX: usize = 32;
+/// Damaged rows that are remembered and asked for; more are found again once there is room.
+pub const DAMAGED_MAX: usize = 256;
 /// Row bytes in flight to one peer without its Confirm.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 

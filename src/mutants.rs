@@ -40,6 +40,8 @@ pub enum Mutant {
     NoReconcile,
     ReconcileKeepsDot,
     LocalLeaves,
+    RepairTakesOlder,
+    StreamPassesDamage,
     QueuedIsBlind,
     QueuedKeepsStamp,
     SynchronousNormal,

@@ -199,6 +199,13 @@ impl Node {
     pub async fn apply_recovered(&self, selection: RecoveredSelection) -> Result<RecoveredOutcome, Error> {
         self.shell.decide_recovered(RecoveredChoice::Apply, selection).await
     }
+    /// Says that a person knows what happened to a database that was recovered from damage: health says no more of it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn acknowledge_recovery(&self) -> Result<(), Error> {
+        self.shell.acknowledge().await
+    }
     /// Forgets rows that were kept aside; all that are selected.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod links;
 mod members;
 mod receiving;
 mod refusals;
+mod repair;
 mod sending;
 mod session;
 mod site;

@@ -9,12 +9,14 @@
 
 mod apply;
 mod bootstrap;
+mod carry;
 mod feed;
 mod fork;
 mod knowledge;
 mod maintain;
 mod read;
 mod recovered;
+mod repair;
 mod request;
 mod table;
 mod write;
@@ -28,6 +30,7 @@ pub use knowledge::{Knowledge, MemberState, Members};
 pub use maintain::{Maintained, Retention};
 pub use read::{Batch, Stream};
 pub use recovered::{Choice, Decided, Decision, Waiting};
+pub use repair::{Damaged, Found, Offer, Repaired, look};
 pub use request::{Meeting, Reply, Request, Said, execute, read};
 pub use table::{Area, Aside, Table, Want};
 pub use write::{Precondition, Refused, Write, Written};

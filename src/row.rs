@@ -121,20 +121,7 @@ impl Row {
     }
     /// Checksum and digest term in one.
     pub fn hash(&self) -> RowHash {
-        let mut hasher = blake2::Blake2sVar::new(16).expect("16 is a valid output size of BLAKE2s");
-        hasher.update(&[1, self.key.scope as u8, u8::from(self.is_tombstone()), u8::from(self.expires_at.is_some())]);
-        hasher.update(&(self.key.collection.len() as u32).to_le_bytes());
-        hasher.update(&(self.key.key.len() as u32).to_le_bytes());
-        hasher.update(&self.stamp.to_bits().to_le_bytes());
-        hasher.update(&self.dot.origin.to_bits().to_le_bytes());
-        hasher.update(&self.dot.seq.to_le_bytes());
-        hasher.update(&self.expires_at.unwrap_or(0).to_le_bytes());
-        hasher.update(self.key.collection.as_bytes());
-        hasher.update(self.key.key.as_bytes());
-        hasher.update(self.value().unwrap_or(&[]));
-        let mut out = [0; 16];
-        hasher.finalize_variable(&mut out).expect("the buffer has the size that the hasher was made for");
-        u128::from_le_bytes(out)
+        hash_of(&self.key, self.stamp, self.dot, self.value(), self.expires_at)
     }
     /// What it adds to the digest: live documents that cannot expire, and never what is local.
     pub fn digest_term(&self) -> RowHash {
@@ -149,6 +136,30 @@ impl Row {
             && self.dot.origin != ReplicaId::NONE
             && self.value().is_none_or(|value| value.len() <= DOCUMENT_BYTES_MAX)
     }
+}
+
+/// [`Row::hash`] of a row in parts; `value` is none of a tombstone.
+pub(crate) fn hash_of(
+    key: &RowKey,
+    stamp: Stamp,
+    dot: Dot,
+    value: Option<&[u8]>,
+    expires_at: Option<Millis>,
+) -> RowHash {
+    let mut hasher = blake2::Blake2sVar::new(16).expect("16 is a valid output size of BLAKE2s");
+    hasher.update(&[1, key.scope as u8, u8::from(value.is_none()), u8::from(expires_at.is_some())]);
+    hasher.update(&(key.collection.len() as u32).to_le_bytes());
+    hasher.update(&(key.key.len() as u32).to_le_bytes());
+    hasher.update(&stamp.to_bits().to_le_bytes());
+    hasher.update(&dot.origin.to_bits().to_le_bytes());
+    hasher.update(&dot.seq.to_le_bytes());
+    hasher.update(&expires_at.unwrap_or(0).to_le_bytes());
+    hasher.update(key.collection.as_bytes());
+    hasher.update(key.key.as_bytes());
+    hasher.update(value.unwrap_or(&[]));
+    let mut out = [0; 16];
+    hasher.finalize_variable(&mut out).expect("the buffer has the size that the hasher was made for");
+    u128::from_le_bytes(out)
 }
 
 /// What is known of a row without reading its value.
@@ -169,6 +180,9 @@ pub struct Head {
     pub hash: RowHash,
     /// Never leaves the node.
     pub local: bool,
+    /// The stored checksum is known not to be that of the row: nothing of it can be believed. Only where a row is looked
+    /// up by its key is that looked at.
+    pub damaged: bool,
 }
 
 impl Head {
@@ -182,6 +196,7 @@ impl Head {
             expires_at: row.expires_at,
             hash: row.hash(),
             local: row.is_local(),
+            damaged: false,
         }
     }
     /// Its place in the order of versions of its key.

@@ -21,15 +21,19 @@ mod header;
 mod inbox;
 mod keeper;
 mod ledger;
+mod mend;
 mod open;
 mod query;
 mod reader;
+mod recover;
 mod restore;
+mod salvage;
 mod schema;
 mod scrub;
 mod space;
 mod spill;
 mod sql;
+mod state;
 mod table;
 mod verify;
 mod writer;
@@ -37,7 +41,7 @@ mod writer;
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::{Error, PersistenceKind};
 use crate::id::LocalSeq;
-use crate::replica::{Batch, Feed, FeedPage, Knowledge, Members, Request, Stream, Table, Waiting};
+use crate::replica::{Batch, Feed, FeedPage, Found, Knowledge, Members, Request, Stream, Table, Waiting};
 use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Reading};
 pub use backup::{Backup, BackupOrder};
@@ -50,9 +54,11 @@ use inbox::{Bounds, Inbox, Rejected};
 use keeper::Keeper;
 pub use ledger::{BackupLedger, LastBackup};
 use reader::{Ask, Gate};
+pub use recover::{Incident, Recovery};
 pub use restore::Restored;
 pub use scrub::{Damage, Finding, Scrubbed};
 pub use spill::{Spill, lend_reserve, said_of_loss};
+use std::format;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::string::String;
@@ -67,6 +73,9 @@ pub const WAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const WRITES: Bounds = Bounds { jobs: 1024, bytes: 8 * 1024 * 1024 };
 /// Requests in all: those of links are bounded by their windows and pass where callers' do not.
 const REQUESTS: Bounds = Bounds { jobs: 2048, bytes: 16 * 1024 * 1024 };
+
+/// Findings that wait to be taken note of.
+const FINDINGS: usize = 256;
 
 /// How the database is kept.
 #[derive(Debug, Clone)]
@@ -85,6 +94,8 @@ pub struct Options {
     pub max_database_bytes: Option<u64>,
     /// Documents are refused where less would be free on the file system.
     pub min_free_bytes: u64,
+    /// How a damaged database is recovered; none where it is left to a person.
+    pub recovery: Option<Recovery>,
     /// Bytes of write-ahead log at which it is copied back: [`WAL_BYTES_MAX`] or less.
     pub log_bytes: u64,
     /// Without a request for this long, the writing thread tidies.
@@ -104,6 +115,7 @@ impl Options {
             heap_limit_bytes: None,
             max_database_bytes: None,
             min_free_bytes: 64 * 1024 * 1024,
+            recovery: None,
             log_bytes: WAL_BYTES_MAX,
             idle: Duration::from_millis(500),
             disk: FileSystem::shared(),
@@ -122,6 +134,8 @@ pub struct Opened {
     pub created: bool,
     /// The last process did not stop in order; the structure has been checked.
     pub unclean: bool,
+    /// The database cannot be written: it is damaged, and nothing is there to take its place from. Why.
+    pub read_only: Option<String>,
     /// It was a backup, restored or copied there: the node has a new identity.
     pub restored: bool,
     /// What is remembered of backups.
@@ -161,6 +175,7 @@ struct Shared {
     options: Arc<Options>,
     keeper: Arc<Keeper>,
     tally: Arc<Tally>,
+    found: async_channel::Receiver<Finding>,
     stopped: async_channel::Receiver<()>,
     threads: Mutex<Option<Threads>>,
 }
@@ -180,20 +195,38 @@ impl Store {
     pub fn open(options: Options, random: &mut dyn FnMut() -> u64) -> Result<(Store, Opened), Error> {
         let path = options.path.clone();
         let place = open::place(&*options.disk, &path)?;
-        open::settle_log(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
-        let connection = open::writer(&options).map_err(told)?;
-        let (created, clean) = open::schema(&connection, &path, place.new, random).map_err(told)?;
-        if !clean {
-            open::quick_check(&connection, &path).map_err(told)?;
-        }
-        let (state, members, restored) = start(&connection, random).map_err(told)?;
+        let mut recovering = recover::is_under_way(&*options.disk, &path);
+        let mut refused = None;
+        let ready = loop {
+            if recovering {
+                recover::make_way(&options)?;
+            }
+            match ready(&options, place.new, recovering, random) {
+                Ok(ready) => break ready,
+                Err(failure) if failure.is_corruption() && !recovering => {
+                    let cause = told(failure);
+                    match recover::begin(&options, &format!("{cause}")) {
+                        Ok(()) => recovering = true,
+                        Err(error @ Error::DatabaseCorruption { .. }) if options.recovery.is_some() => {
+                            // Nothing to take its place from: what can be read is read, and nothing is written.
+                            refused = Some(format!("{error}"));
+                            break readable(&options).map_err(|_| error)?;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(failure) => return Err(told(failure)),
+            }
+        };
+        let Ready { connection, state, members, created, clean, restored } = ready;
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
         let opened = Opened {
             knowledge: state.knowledge.clone(),
             members,
             created,
             unclean: !clean,
+            read_only: refused.clone(),
             restored,
             backups: ledger::read(&*options.disk, &path),
             path: path.clone(),
@@ -204,28 +237,30 @@ impl Store {
         // Closed once both threads have ended: each drops its side.
         let (stopping, stopped) = async_channel::bounded::<()>(1);
         let tally = Arc::<Tally>::default();
+        let (finder, found) = async_channel::bounded(FINDINGS);
         let keeper = Arc::<Keeper>::default();
         let writer = {
             let (options, writes, gate) = (Arc::clone(&options), Arc::clone(&writes), Arc::clone(&gate));
-            let (keeper, tally) = (Arc::clone(&keeper), Arc::clone(&tally));
-            let (lock, stopping) = (place.lock, stopping.clone());
+            let (keeper, tally, finder) = (Arc::clone(&keeper), Arc::clone(&tally), finder.clone());
+            let (lock, stopping, seed) = (place.lock, stopping.clone(), random());
             thread("cbddc-write", move || {
                 let _stopping = stopping;
                 // Lets the next process in when it goes, and that is when nothing more is written.
                 let _lock: Held = lock;
-                writer::Writer::new(options, writes, gate, keeper, tally, state).run(connection)
+                let writer = writer::Writer::new(options, writes, gate, keeper, tally, finder, state);
+                writer.run(connection, refused, seed)
             })?
         };
         let reader = {
-            let (reads, options) = (Arc::clone(&reads), Arc::clone(&options));
+            let (reads, writes, options) = (Arc::clone(&reads), Arc::clone(&writes), Arc::clone(&options));
             thread("cbddc-read", move || {
                 let _stopping = stopping;
-                reader::run(&options, &reads, &gate);
+                reader::run(&options, &reads, &gate, &finder, || writes.nudge());
             })
         };
         let reader = reader.inspect_err(|_| writes.close())?;
         let threads = Mutex::new(Some(Threads { writer, reader }));
-        Ok((Store(Arc::new(Shared { writes, reads, options, keeper, tally, stopped, threads })), opened))
+        Ok((Store(Arc::new(Shared { writes, reads, options, keeper, tally, found, stopped, threads })), opened))
     }
 
     /// Carries a request out, durably. Takes its place in the order now, at the call.
@@ -301,6 +336,19 @@ impl Store {
         let (collection, query) = (collection.into(), query.clone());
         let (reply, answer) = async_channel::bounded(1);
         self.ask(Ask::List(scope, collection, query, now, reply), answer)
+    }
+    /// What this node has at some keys, for a peer whose rows there are damaged.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn look(&self, keys: Vec<RowKey>) -> impl Future<Output = Result<Found, Error>> + use<> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.ask(Ask::Look(keys, reply), answer)
+    }
+    /// The next damaged row that somebody met, in whatever was asked; none once the store is closed. What nobody takes is
+    /// met again.
+    pub async fn met_damage(&self) -> Option<Finding> {
+        self.0.found.recv().await.ok()
     }
     /// The rows that wait for a person's decision, behind a number. `None` where one is damaged.
     ///
@@ -421,6 +469,19 @@ impl Store {
     pub fn is_held(database: &Path) -> bool {
         disk::is_held(&open::beside(database, ".lock"))
     }
+    /// What happened to the database, until a person has acknowledged it.
+    pub async fn incident(&self) -> Option<Incident> {
+        let options = Arc::clone(&self.0.options);
+        self.keep(move || Ok(recover::incident(&*options.disk, &options.path))).await.ok().flatten()
+    }
+    /// A person knows what happened to the database.
+    ///
+    /// # Errors
+    /// The disk's; `TooManyRequests` while a backup or check is under way.
+    pub async fn acknowledge(&self) -> Result<(), Error> {
+        let options = Arc::clone(&self.0.options);
+        self.keep(move || recover::acknowledge(&*options.disk, &options.path)).await
+    }
     /// What the writing thread has done since the start.
     pub fn counters(&self) -> Counters {
         self.0.tally.read()
@@ -514,14 +575,67 @@ async fn answered<T>(
     }
 }
 
+/// A database that can be used.
+struct Ready {
+    connection: Option<rusqlite::Connection>,
+    state: state::State,
+    members: Members,
+    created: bool,
+    clean: bool,
+    restored: bool,
+}
+
+/// From the file to a database that can be used, in one go; with `recovering`, what is whole in the one that was set aside
+/// is carried over.
+fn ready(
+    options: &Options,
+    new: bool,
+    recovering: bool,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Ready, failure::Failure> {
+    let path = &options.path;
+    open::settle_log(&*options.disk, path)?;
+    let connection = open::writer(options)?;
+    let (created, clean) = open::schema(&connection, path, new, random)?;
+    if !clean && let Err(failure) = open::quick_check(&connection, path) {
+        mend_in_place(&connection, failure)?;
+    }
+    let (mut state, mut members, restored) = start(&connection, random)?;
+    if recovering {
+        recover::carry_over(&connection, options, &mut state, 0, random)?;
+        members = table::SqlTable::new(&connection, &mut state).members()?;
+    }
+    Ok(Ready { connection: Some(connection), state, members, created, clean, restored })
+}
+
+/// Mends in place what can be; the failure where that is not enough.
+fn mend_in_place(connection: &rusqlite::Connection, failure: failure::Failure) -> Result<(), failure::Failure> {
+    match mend::examine(connection)? {
+        mend::Examined::Sound => Ok(()),
+        mend::Examined::Mended(faults) => {
+            log::error!("event=IndexesRebuilt cause=\"{faults}\"");
+            Ok(())
+        }
+        mend::Examined::Broken(_) => Err(failure),
+    }
+}
+
+/// A damaged database of which nothing is written: its own record must be whole, the rest is read as far as it goes.
+fn readable(options: &Options) -> Result<Ready, failure::Failure> {
+    let connection = open::reader(options)?;
+    let mut state = state::State::load(&connection)?;
+    let members = table::SqlTable::new(&connection, &mut state).members().unwrap_or_default();
+    Ok(Ready { connection: None, state, members, created: false, clean: false, restored: false })
+}
+
 /// Notes the start, durably, and that the node runs from here on. A backup takes a new identity in the same transaction:
 /// whatever its own writes were, they may be known to somebody, and so may others that it does not know.
 fn start(
     connection: &rusqlite::Connection,
     random: &mut dyn FnMut() -> u64,
-) -> Result<(table::State, Members, bool), failure::Failure> {
+) -> Result<(state::State, Members, bool), failure::Failure> {
     let open = commit::Open::begin(connection)?;
-    let mut state = table::State::load(connection)?;
+    let mut state = state::State::load(connection)?;
     let mut knowledge = state.knowledge.clone();
     let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let restored = id == schema::RESTORED_ID;
@@ -571,6 +685,7 @@ fn request_bytes(request: &Request) -> usize {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records => 0,
+        Request::Repair(offer) => rows(&offer.rows) + offer.vector.len() * 16,
         Request::Decide { decision, .. } => decision.keys.iter().map(|key| key.len() + 32).sum(),
     };
     body + 256

@@ -10,8 +10,8 @@ mod site;
 pub use beacon::{Beacon, BeaconError, BeaconKey, ClusterTag, StateTag};
 pub use frame::{Decoder, FrameError, encode_frame};
 pub use message::{
-    Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, Message, MessageError, Mode, Ping, Pong, Pull,
-    RelayedConfirmation, StartToken,
+    Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, Message, MessageError, Mode, Ping,
+    Pong, Pull, RelayedConfirmation, StartToken,
 };
 pub use site::{Ask, MemberReport, Report};
 

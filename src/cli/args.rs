@@ -113,6 +113,8 @@ pub(super) enum RecoveredCommand {
     Apply(Selected),
     /// Forget them
     Drop(Selected),
+    /// Say that you know what a recovery of the database may have lost: health says no more of it
+    Acknowledge,
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +295,7 @@ mod tests {
             "recovered apply",
             "recovered apply k1 k2 --collection c",
             "recovered drop",
+            "recovered acknowledge",
             "health --api 127.0.0.1:1 --token-file t",
             "backup",
             "backup f.db",

@@ -56,6 +56,11 @@ pub(super) async fn run(api: &Api, command: &RecoveredCommand, json: bool) -> Re
     match command {
         RecoveredCommand::List => list(api, json).await,
         RecoveredCommand::Apply(which) => decide(api, "apply", which.collection.as_deref(), &which.keys, json).await,
+        RecoveredCommand::Acknowledge => {
+            api.send(Method::POST, "/v1/recovered/acknowledge", None, Bytes::new()).await?.ok()?;
+            say(if json { "{}\n" } else { "acknowledged: health says no more of the recovery\n" })?;
+            Ok(DONE)
+        }
         RecoveredCommand::Drop(which) => decide(api, "drop", which.collection.as_deref(), &which.keys, json).await,
     }
 }

@@ -6,6 +6,9 @@ use super::shell::Shell;
 use crate::error::Error;
 use crate::id::LocalSeq;
 use crate::log::{error, info};
+use crate::proto::Input;
+use crate::replica::Damaged;
+use crate::row::RowKey;
 use crate::store::{Damage, Finding};
 use smol::Timer;
 use std::cell::{Cell, RefCell};
@@ -73,6 +76,10 @@ impl Known {
             n => format!("{n} rows are damaged on disk, the first is {at}: {next}"),
         })
     }
+    /// Rows of these keys are whole again.
+    pub(super) fn mended_keys(&self, keys: &[RowKey]) {
+        self.rows.borrow_mut().retain(|_, (finding, _)| finding.key.as_ref().is_none_or(|key| !keys.contains(key)));
+    }
     /// The row at a position is gone: replaced by a whole one, or dropped.
     pub(super) fn mended(&self, seq: LocalSeq) {
         self.rows.borrow_mut().remove(&seq);
@@ -103,6 +110,9 @@ impl Known {
 impl Shell {
     /// A damaged row was found, by the scrub or a check. It may be told of the same one again.
     pub(super) fn damaged(self: &Rc<Self>, finding: &Finding) {
+        if finding.damage == Damage::Row {
+            self.feed(Input::Damaged(Damaged { local_seq: finding.seq, key: finding.key.clone() }));
+        }
         if !self.damage.note(finding) {
             return;
         }
@@ -121,6 +131,13 @@ impl Shell {
             error!("event=DatabaseDamaged cause=\"{}\"", said);
             self.damage.found.set(self.damage.found.get() + 1);
             self.damage.structure.replace(Some(said));
+        }
+    }
+
+    /// Takes note of damaged rows that somebody met, in whatever was asked of the store.
+    pub(super) async fn hear_of_damage(self: Rc<Self>) {
+        while let Some(finding) = self.store.met_damage().await {
+            self.damaged(&finding);
         }
     }
 
@@ -174,7 +191,6 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::RowKey;
 
     fn finding(seq: LocalSeq) -> Finding {
         Finding { seq, key: Some(RowKey::replicated("c", "k")), damage: Damage::Row }

@@ -85,6 +85,10 @@ impl Shell {
                 warn!("this node is refused by={} address={}, {}", name, refusal.address, said);
                 self.note(&said, Some(&name), "SYNC_ERROR");
             }
+            Event::Mended { keys } => {
+                self.damage.mended_keys(&keys);
+                info!("event=RowsMended rows={} from=peer", keys.len());
+            }
             Event::ApplyFailed { node_id } => {
                 let cause = self.fault.borrow_mut().take().map_or_else(String::new, |fault| fault.to_string());
                 error!("sync failed, the store did not take a batch node={} cause=\"{}\"", node_id.as_str(), cause);

@@ -129,6 +129,14 @@ impl Shell {
                         format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
                     return HealthEntry::new(HealthStatus::Unhealthy, text, data);
                 }
+                if self.store.counters().recovered > 0 && self.incident.borrow().is_none() {
+                    let incident = self.store.incident().await;
+                    *self.incident.borrow_mut() = incident;
+                }
+                if let Some(incident) = &*self.incident.borrow() {
+                    let next = "look at the documents, then 'cbddc recovered acknowledge'";
+                    return HealthEntry::new(HealthStatus::Degraded, format!("{}: {next}", incident.said()), data);
+                }
                 if let Some(damage) = self.damage.said() {
                     return HealthEntry::new(HealthStatus::Degraded, damage, data);
                 }

@@ -21,6 +21,15 @@ impl Shell {
         Ok(RecoveredPage { rows, next })
     }
 
+    /// A person knows what happened to the database: health says no more of it.
+    pub(crate) async fn acknowledge(&self) -> Result<(), Error> {
+        self.store.acknowledge().await?;
+        if self.incident.take().is_some() {
+            info!("the recovery of the database was acknowledged");
+        }
+        Ok(())
+    }
+
     pub(crate) async fn decide_recovered(
         self: &Rc<Self>,
         choice: RecoveredChoice,

@@ -65,12 +65,6 @@ impl http::Service for Service {
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error> {
         self.0.replace(node_id).await
     }
-    async fn backup(&self) -> Result<BackupReport, Error> {
-        self.0.backup().await
-    }
-    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
-        self.0.check_integrity().await
-    }
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error> {
         self.0.recovered(after, limit).await
     }
@@ -80,6 +74,15 @@ impl http::Service for Service {
         selection: RecoveredSelection,
     ) -> Result<RecoveredOutcome, Error> {
         self.0.decide_recovered(choice, selection).await
+    }
+    async fn acknowledge(&self) -> Result<(), Error> {
+        self.0.acknowledge().await
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        self.0.backup().await
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        self.0.check_integrity().await
     }
     async fn health(&self) -> HealthReport {
         self.0.health().await

@@ -20,7 +20,7 @@ use crate::proto::{Engine, Input, Now, Output, StoreFault};
 use crate::report::HealthCheck;
 use crate::row::Scope;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{BackupLedger, Store};
+use crate::store::{BackupLedger, Incident, Store};
 use crate::time::Millis;
 use crate::wire::Message;
 use async_channel::{Receiver, Sender};
@@ -107,6 +107,8 @@ pub(crate) struct Shell {
     pub(super) dial_error: RefCell<Option<(String, String)>>,
     pub(super) store_health: StoreHealth,
     pub(super) damage: Known,
+    /// What happened to the database, until a person has acknowledged it.
+    pub(super) incident: RefCell<Option<Incident>>,
     pub(super) backups: Backups,
     /// The thresholds in force.
     pub(super) health_check: Cell<HealthCheck>,
@@ -170,6 +172,7 @@ impl Shell {
             dial_error: RefCell::default(),
             store_health: StoreHealth::default(),
             damage: Known::default(),
+            incident: RefCell::default(),
             backups: Backups::new(backups, clock::monotonic_ms()),
             health_check: Cell::new(health_check),
             store_order,
@@ -293,6 +296,15 @@ impl Shell {
                     let (result, error) = split(answer.await);
                     shell.fault.replace(error);
                     shell.feed(Input::Streamed { ticket, result });
+                });
+            }
+            Output::Look { ticket, keys } => {
+                let answer = self.store.look(keys);
+                let shell = self.clone();
+                self.spawn(async move {
+                    let (result, error) = split(answer.await);
+                    shell.fault.replace(error);
+                    shell.feed(Input::Looked { ticket, result });
                 });
             }
             Output::Answer { client, result } => self.answer(client, result),

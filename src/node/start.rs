@@ -4,14 +4,14 @@ use super::offline::Offline;
 use super::shell::{Addresses, Identity, Parts, Shell};
 use crate::config::{ClusterConfig, Config, default_node_id};
 use crate::error::Error;
-use crate::log::{info, warn};
+use crate::log::{critical, info, warn};
 use crate::net::Beacons;
 use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
 use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
-use crate::store::{Options, Store, lend_reserve};
+use crate::store::{Options, Recovery, Store, lend_reserve};
 use crate::time::Millis;
 use crate::wire::BeaconKey;
 use crate::{clock, key, limits};
@@ -48,10 +48,22 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         heap_limit_bytes: Some(budget.sqlite_heap_kib as usize * 1024),
         max_database_bytes: persistence.max_database_mib.map(|mib| mib * 1024 * 1024),
         min_free_bytes: persistence.min_free_mib * 1024 * 1024,
+        recovery: persistence
+            .auto_recover
+            .then(|| Recovery { backups: persistence.backup_path.clone(), peers: !config.cluster.peers.is_empty() }),
         ..Options::new(persistence.database_path.clone())
     };
     lend_reserve(&options.path);
-    let (store, opened) = Store::open(options, &mut random)?;
+    let opening = Store::open(options, &mut random);
+    if let Err(error @ Error::DatabaseCorruption { .. }) = &opening {
+        critical!("the database cannot be used cause=\"{}\"", error.to_string());
+    }
+    let (store, opened) = opening?;
+    // Nothing of it is given to anybody, and nothing taken: it is left as it is for a person.
+    let alone = opened.read_only.is_some();
+    if let Some(why) = &opened.read_only {
+        critical!("the database is damaged and only read cause=\"{}\"", why);
+    }
     if opened.restored {
         warn!(
             "the database is a restored backup, it has a new identity replica={}",
@@ -77,9 +89,9 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         visitor: config.cluster.visitor,
         tcp_port: links.address().port(),
         keys: Vec::from([BeaconKey::derive(&cluster_key)]),
-        discovery: config.network.discovery,
+        discovery: config.network.discovery && !alone,
         beacon_interval: config.network.beacon_interval_ms,
-        fixed_peers: config.cluster.peers.len(),
+        fixed_peers: if alone { 0 } else { config.cluster.peers.len() },
         retry: RetryPolicy::new(config.network.retry_attempts, config.network.retry_delay_ms),
         links_max: (budget.links as usize).min(limits::LINKS_MAX),
         window_bytes: limits::WINDOW_BYTES,
@@ -132,10 +144,15 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
             "the wall clock is not synchronised and not believed, time goes on from the last stamp until a peer knows better"
         );
     }
-    shell.spawn(shell.clone().accept_forever(links));
+    if !alone {
+        shell.spawn(shell.clone().accept_forever(links));
+    }
+    shell.store_health.read_only(opened.read_only);
+    *shell.incident.borrow_mut() = shell.store.incident().await;
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
+    shell.spawn(shell.clone().hear_of_damage());
     shell.spawn(shell.clone().sweep_log());
     shell.spawn(shell.clone().scrub_forever(random()));
     shell.spawn(shell.clone().back_up_forever());

@@ -55,6 +55,12 @@ impl StoreHealth {
         }
         false
     }
+    /// The database is only read, until the node is started anew.
+    pub(super) fn read_only(&self, why: Option<String>) {
+        if let Some(why) = why {
+            *self.0.borrow_mut() = Some(Refusal { why, space: false });
+        }
+    }
     /// There is room again, whether or not anybody has tried since. Says whether that ends a refusal.
     pub(super) fn has_room(&self) -> bool {
         let mut refusal = self.0.borrow_mut();

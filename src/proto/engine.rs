@@ -8,13 +8,14 @@ use super::io::{Client, Counters, Event, Input, LinkId, Now, Output, Settings, S
 use super::links::Dialler;
 use super::members::{MemberRecord, Members, Standing};
 use super::refusals::Refusals;
+use super::repair::{Fetching, Repairs};
 use super::session::Session;
 use super::site::Site;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONES_MAX};
+use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONE_BYTES_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
-use crate::row::{Body, Row, Scope};
+use crate::row::{Body, Row, RowKey, Scope};
 use crate::time::Millis;
 use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -56,6 +57,7 @@ pub(super) enum Pending {
     Fork,
     Records,
     Own,
+    Repair { device: DeviceId, keys: Vec<RowKey> },
 }
 
 /// One node's state machines.
@@ -74,6 +76,8 @@ pub struct Engine {
     pub(super) refused_by: Refusals,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
+    /// Rows that are damaged on this disk.
+    pub(super) repairs: Repairs,
     pub(super) outputs: VecDeque<Output>,
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// The link that a bootstrap comes from.
@@ -93,6 +97,9 @@ pub struct Engine {
     maintain_at: Millis,
     maintaining: bool,
     maintain_position: LocalSeq,
+    /// Bytes of tombstones in the last round over all of them, and in this one so far.
+    tombstone_bytes: u64,
+    tombstone_bytes_seen: u64,
     note_confirmed_at: Millis,
     pub(super) stopping: bool,
 }
@@ -112,6 +119,7 @@ impl Engine {
             refused_by: Refusals::default(),
             clock,
             counters: Counters::default(),
+            repairs: Repairs::default(),
             outputs: VecDeque::new(),
             pending: BTreeMap::new(),
             bootstrapping: None,
@@ -128,6 +136,8 @@ impl Engine {
             maintain_at: now.mono + settings.maintain_interval,
             maintaining: false,
             maintain_position: 0,
+            tombstone_bytes: 0,
+            tombstone_bytes_seen: 0,
             note_confirmed_at: now.mono + CONFIRMED_NOTED_MS,
             stopping: false,
             settings,
@@ -156,6 +166,8 @@ impl Engine {
             Input::Unlinked { link } => self.unlinked(now, link),
             Input::Stored { ticket, result } => self.stored(now, ticket, result),
             Input::Streamed { ticket, result } => self.streamed(now, ticket, result),
+            Input::Damaged(damaged) => drop(self.found_damaged(now, damaged)),
+            Input::Looked { ticket, result } => self.looked(ticket, result),
             Input::Client { client, request } => self.client(now, client, request),
             Input::NewDevice { device, node_id } => {
                 self.settings.device = device;
@@ -196,7 +208,9 @@ impl Engine {
             deadline = deadline.min(self.discovery.deadline());
         }
         deadline = deadline.min(self.dialler.deadline(now).unwrap_or(Millis::MAX));
+        deadline = deadline.min(self.repairs.deadline().unwrap_or(Millis::MAX));
         for session in self.sessions.values() {
+            deadline = deadline.min(session.fetching.as_ref().map_or(Millis::MAX, Fetching::deadline));
             deadline = deadline.min(session.announce_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.news_at.unwrap_or(Millis::MAX));
             deadline = deadline.min(session.relay_at.unwrap_or(Millis::MAX));
@@ -296,7 +310,10 @@ impl Engine {
             self.outputs.push_back(Output::Answer { client, result: Ok(Reply::Written(early)) });
         }
         let system = writes.iter().any(|write| write.key.scope == Scope::System);
+        let keys: Vec<RowKey> =
+            if self.repairs.is_empty() { Vec::new() } else { writes.iter().map(|w| w.key.clone()).collect() };
         self.store(now, Pending::Client { client, system }, Request::Write { writes, sending });
+        self.overwritten(now, keys.iter());
     }
 
     /// Storage's answers that concern no session; those of sessions are in `sync`.
@@ -355,6 +372,10 @@ impl Engine {
             (Pending::Maintain, Ok(Reply::Maintained(done))) => {
                 self.maintaining = false;
                 self.maintain_position = done.next;
+                self.tombstone_bytes_seen += done.bytes;
+                if done.next == 0 {
+                    self.tombstone_bytes = core::mem::take(&mut self.tombstone_bytes_seen);
+                }
                 self.counters.tombstones_dropped += done.dropped;
                 self.counters.expired += done.expired.len() as u64;
                 if done.more || done.next > 0 {
@@ -377,6 +398,14 @@ impl Engine {
                 }
             }
             (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),
+            (Pending::Repair { device, keys }, result) => {
+                let repaired = match result {
+                    Ok(Reply::Repaired(repaired)) => Ok(repaired),
+                    Ok(_) => Err(StoreFault::Failed),
+                    Err(fault) => Err(fault),
+                };
+                self.repaired(now, device, &keys, repaired);
+            }
             (Pending::Own, _) => {
                 self.own_rows_stored(now);
                 self.store(now, Pending::Records, Request::Records);
@@ -456,6 +485,7 @@ impl Engine {
         self.watch_links(now);
         self.dial(now, interval);
         self.session_timers(now);
+        self.repair_timers(now);
         if now.mono >= self.maintain_at && !self.maintaining && !self.forking && self.bootstrapping.is_none() {
             self.maintain_at = now.mono + self.settings.maintain_interval;
             self.maintaining = true;
@@ -465,6 +495,7 @@ impl Engine {
                 min_age: self.settings.tombstone_min_age,
                 keep: self.settings.tombstone_keep,
                 tombstones_max: TOMBSTONES_MAX,
+                bytes_over: self.tombstone_bytes.saturating_sub(TOMBSTONE_BYTES_MAX),
                 upto: served.unwrap_or(LocalSeq::MAX),
                 after: self.maintain_position,
                 slice: MAINTAIN_SLICE,

@@ -43,7 +43,7 @@ impl Engine {
             vector: knowledge.vector.clone(),
             floor: knowledge.floor.clone(),
             digest: knowledge.digest,
-            clean: knowledge.covered_upto == knowledge.tail,
+            clean: knowledge.covered_upto == knowledge.tail && self.repairs.is_empty(),
             members: self.members.tracked().map(note).collect(),
         };
         let (said_seq, said_floor) = (hello.vector.of(hello.replica), hello.floor.clone());

@@ -2,7 +2,7 @@
 
 use super::refusals::Refusal;
 use crate::id::{DeviceId, NodeId, ReplicaId};
-use crate::replica::{Batch, Bootstrapped, Decision, Knowledge, Reply, Request, Stream, Write};
+use crate::replica::{Batch, Bootstrapped, Damaged, Decision, Found, Knowledge, Reply, Request, Stream, Write};
 use crate::retry::RetryPolicy;
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
@@ -138,6 +138,15 @@ pub enum Input {
         /// The batch.
         result: Result<Batch, StoreFault>,
     },
+    /// A row was found damaged on disk; it may be said again.
+    Damaged(Damaged),
+    /// Storage has looked up rows for a peer.
+    Looked {
+        /// Which.
+        ticket: Ticket,
+        /// What it has.
+        result: Result<Found, StoreFault>,
+    },
     /// A caller asks for something.
     Client {
         /// Comes back in the answer.
@@ -220,6 +229,13 @@ pub enum Output {
         ticket: Ticket,
         /// Which.
         stream: Stream,
+    },
+    /// Look up rows for a peer.
+    Look {
+        /// Comes back in the answer.
+        ticket: Ticket,
+        /// Which.
+        keys: Vec<RowKey>,
     },
     /// Answer a caller.
     Answer {
@@ -329,6 +345,11 @@ pub enum Event {
     Refused(Refusal),
     /// A peer has refused this node; said once for each reason, until it lets this node in.
     RefusedBy(Refusal),
+    /// Damaged rows are whole again, from a peer.
+    Mended {
+        /// Their keys.
+        keys: Vec<RowKey>,
+    },
     /// A batch could not be stored; the peer will send it again.
     ApplyFailed {
         /// From whom.
@@ -362,6 +383,8 @@ pub struct Counters {
     pub tombstones_dropped: u64,
     /// Documents expired.
     pub expired: u64,
+    /// Damaged rows that a peer has given back.
+    pub rows_mended: u64,
 }
 
 /// What the engine is told once.

@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, Pending};
 use super::io::{Event, LinkId, Now, Output};
+use super::repair::Repairs;
 use super::session::Incoming;
 use crate::id::LocalSeq;
 use crate::mutants::{Mutant, planted};
@@ -90,6 +91,7 @@ impl Engine {
     ) {
         match applied {
             Applied::Applied { changed, system, alarm, equal } => {
+                self.overwritten(now, changed.iter());
                 if !changed.is_empty() {
                     self.outputs.push_back(Output::Changed { keys: changed });
                     self.rows_relayed(now);
@@ -123,7 +125,7 @@ impl Engine {
                     self.counters.equal_digests += 1;
                     self.event(Event::InSync { node_id });
                 }
-                if alarm {
+                if alarm && self.repairs.is_empty() {
                     self.digests_differ(now, link);
                 }
             }
@@ -206,7 +208,10 @@ impl Engine {
         // A bootstrap of the old life begins again, if it is still needed.
         self.bootstrapping = None;
         self.staged_whole = None;
+        // What is damaged still is found again, and judged by what this life covers.
+        self.repairs = Repairs::default();
         for session in self.sessions.values_mut() {
+            session.fetching = None;
             if let Some(peer) = &mut session.peer {
                 // The cursors on disk were set anew; they are read again with the next meeting.
                 peer.met = false;

@@ -32,6 +32,8 @@ impl Engine {
             closed_at: None,
             closures: 0,
             say_closure: false,
+            stopped: false,
+            passes_damage: false,
             closed_with: None,
         });
         if let Some(peer) = &mut session.peer {
@@ -49,12 +51,13 @@ impl Engine {
         let Some(peer) = &session.peer else { return };
         let Some(out) = &mut session.outgoing else { return };
         let nothing_new = out.closed_at == Some(version);
-        if out.reading.is_some() || out.held.is_some() || nothing_new || out.in_flight_bytes >= window {
+        if out.reading.is_some() || out.held.is_some() || out.stopped || nothing_new || out.in_flight_bytes >= window {
             return;
         }
         // Past its first closure every stream is an increment.
         let mode = if out.closures > 0 { Mode::Increment } else { out.mode };
-        let stream = Stream { mode, after: out.position, covers: peer.announced.clone() };
+        let passes_damage = core::mem::take(&mut out.passes_damage);
+        let stream = Stream { mode, after: out.position, covers: peer.announced.clone(), passes_damage };
         self.next_ticket_for(link, stream);
     }
 
@@ -83,7 +86,9 @@ impl Engine {
                 }
                 self.evaluate(now, link);
             }
-            Ok(Batch::Rows { rows, upto, closure, own, knowledge }) => {
+            Ok(Batch::Rows { rows, upto, mut closure, own, knowledge, damaged }) => {
+                // What cannot be read here cannot be compared.
+                closure.iter_mut().for_each(|closure| closure.clean &= self.repairs.is_empty());
                 if knowledge.replica != self.knowledge.replica && !planted(Mutant::BatchOfAnotherLife) {
                     // Positions of one life say nothing in another: what was asked for is not what was read.
                     session.outgoing.iter_mut().for_each(|out| out.reading = None);
@@ -100,10 +105,13 @@ impl Engine {
                     return;
                 };
                 out.reading = None;
+                out.stopped = damaged.is_some();
                 out.position = upto;
                 out.closed_at = closed_at.or(out.closed_at);
                 self.learn(now, knowledge);
                 let changes = Changes { stream, rows, upto, closure };
+                let stopped = damaged.is_some();
+                let asked = damaged.is_some_and(|damaged| self.found_damaged(now, damaged));
                 if own > sent && !planted(Mutant::SentNotMarked) {
                     let upto = self.knowledge.seq.max(own);
                     if let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) {
@@ -112,6 +120,15 @@ impl Engine {
                     self.store(now, Pending::MarkSent, Request::MarkSent { upto });
                 } else {
                     self.send_changes(now, link, changes);
+                }
+                if stopped && asked {
+                    self.fetch(now, link);
+                } else if stopped {
+                    // Nobody can be asked for it.
+                    if let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) {
+                        (out.stopped, out.passes_damage) = (false, true);
+                    }
+                    self.pump(now, link);
                 }
             }
         }

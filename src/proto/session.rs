@@ -1,6 +1,7 @@
 //! The state of one link: what was said, what is on its way, what is waited for.
 
 use super::io::{LinkId, Target, Ticket};
+use super::repair::Fetching;
 use crate::id::{DeviceId, LocalSeq, Seq, VersionVector};
 use crate::time::Millis;
 use crate::wire::{Changes, Hello, Mode};
@@ -45,6 +46,8 @@ pub(super) struct Session {
     pub(super) relayed_upto: u64,
     pub(super) round_trip_ms: Option<Millis>,
     pub(super) goodbye: Option<crate::wire::Bye>,
+    /// It was asked for rows that are damaged here.
+    pub(super) fetching: Option<Fetching>,
     /// The instance of the same device whose link this one took over, since it looked like the time before a restart.
     pub(super) superseded: Option<u64>,
 }
@@ -79,6 +82,9 @@ pub(super) struct Outgoing {
     pub(super) closures: u32,
     /// The next closure is said although it tells the peer nothing new: its digest differs from the peer's.
     pub(super) say_closure: bool,
+    /// It stands before a damaged row, which the peer is asked for first; and those that it has none of are passed over.
+    pub(super) stopped: bool,
+    pub(super) passes_damage: bool,
     /// Vector and digest at the last of them.
     pub(super) closed_with: Option<(VersionVector, u128)>,
 }
@@ -137,6 +143,7 @@ impl Session {
             round_trip_ms: None,
             goodbye: None,
             superseded: None,
+            fetching: None,
         }
     }
     pub(super) fn met(&self) -> Option<&Peer> {

@@ -28,6 +28,8 @@ impl Engine {
         member.address = heard.or(session.dialled.map(|_| session.address));
         peer.met = true;
         peer.cursor = cursor;
+        self.may_be_asked_again(device);
+        self.fetch(now, link);
         self.evaluate(now, link);
     }
 
@@ -88,6 +90,7 @@ impl Engine {
         let differ = self.knowledge.vector == peer.hello.vector
             && peer.hello.clean
             && self.knowledge.covered_upto == self.knowledge.tail
+            && self.repairs.is_empty()
             && self.knowledge.digest != peer.hello.digest;
         self.pull(now, link, Mode::Increment, after);
         if differ {

@@ -170,6 +170,8 @@ impl Knowledge {
         let before = table.head(Area::Rows, &row.key)?;
         let wins = match before {
             None => true,
+            // The same write, whole: a reconciliation, or a stream that started over, has brought it.
+            Some(head) if head.damaged && (row.stamp, row.dot) == (head.stamp, head.dot) => true,
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.outranks(&head),
         };
@@ -183,7 +185,13 @@ impl Knowledge {
             }
             self.hlc.witness(now, row.stamp);
             let shown = before.is_some_and(|head| !head.tombstone);
-            if row.is_tombstone() && shown && self.vector.covers(row.dot) && !planted(Mutant::ReconcileKeepsDot) {
+            let damaged = before.is_some_and(|head| head.damaged);
+            if row.is_tombstone()
+                && shown
+                && !damaged
+                && self.vector.covers(row.dot)
+                && !planted(Mutant::ReconcileKeepsDot)
+            {
                 self.spread_delete(table, now, row, before)?;
             } else {
                 self.put(table, Area::Rows, row, before)?;

@@ -134,6 +134,8 @@ impl Knowledge {
             for row in shared.rows.drain(..) {
                 let held = table.head(Area::Rows, &row.key)?;
                 let deleted = match held {
+                    // Whether it was deleted here is not known any more.
+                    Some(head) if head.damaged => false,
                     Some(head) if head.tombstone => true,
                     Some(head) if head.rank() >= row.rank() => false,
                     _ => self.left_no_trace(table, &row)?,

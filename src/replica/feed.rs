@@ -159,7 +159,9 @@ impl Feed {
                 upto = head.local_seq;
                 Want::Take
             },
-            &mut |at, row: Row| {
+            // A damaged row comes at the tail once it is mended.
+            &mut |at, row| {
+                let Ok(row) = row else { return };
                 let bytes = row.encoded_bytes();
                 read.set(read.get() + bytes);
                 let wanted = self.collection.as_ref().is_none_or(|wanted| *wanted == row.key.collection);

@@ -3,7 +3,7 @@
 use super::knowledge::Knowledge;
 use super::table::{Area, Table};
 use crate::id::{LocalSeq, VersionVector};
-use crate::limits::LOOSE_MAX;
+use crate::limits::{LOOSE_MAX, TOMBSTONE_OVERHEAD_BYTES};
 use crate::mutants::{Mutant, planted};
 use crate::row::RowKey;
 use crate::time::{Millis, Reading};
@@ -21,6 +21,9 @@ pub struct Retention {
     /// Past so many the first in the stream are dropped although a member lacks them and whatever their age: a dead
     /// member must not fill every card.
     pub tombstones_max: u64,
+    /// So many bytes of tombstones are kept beyond their bound, as the last round over all of them has counted: the first in
+    /// the stream are dropped until they are not, in the same way.
+    pub bytes_over: u64,
     /// A bootstrap that is being served has been sent rows up to here: tombstones beyond must stay, or the newcomer
     /// would keep what they delete.
     pub upto: LocalSeq,
@@ -37,6 +40,8 @@ pub struct Maintained {
     pub expired: Vec<RowKey>,
     /// Tombstones dropped.
     pub dropped: u64,
+    /// Bytes that those which were looked at and kept take, about.
+    pub bytes: u64,
     /// Where the next slice goes on; 0 when it starts over.
     pub next: LocalSeq,
     /// Whether more documents have expired than this slice took.
@@ -69,15 +74,17 @@ impl Knowledge {
             }
         }
         let tombstones = table.tombstones(retention.after, retention.slice)?;
-        done.next = if tombstones.len() < retention.slice { 0 } else { tombstones[tombstones.len() - 1].local_seq };
-        for head in tombstones {
+        done.next = if tombstones.len() < retention.slice { 0 } else { tombstones[tombstones.len() - 1].0.local_seq };
+        let mut over = retention.bytes_over;
+        for (head, name) in tombstones {
+            let bytes = name + TOMBSTONE_OVERHEAD_BYTES;
             let since = head.expires_at.unwrap_or(0).max(head.stamp.millis());
             let age = now.millis.saturating_sub(since);
             let everybody = match &retention.confirmed_by_all {
                 Some(vector) => vector.covers(head.dot) || planted(Mutant::DropBeforeMembersCover),
                 None => planted(Mutant::DropWithoutMembers),
             };
-            let too_many = self.tombstones > retention.tombstones_max;
+            let too_many = self.tombstones > retention.tombstones_max || over > 0;
             let old_enough = (everybody && age >= retention.min_age) || age >= retention.keep || too_many;
             let covered = self.vector.covers(head.dot) || planted(Mutant::DropAtOnceWithoutOwnCover);
             let passed = self.hlc.last() > head.stamp || now.millis > head.stamp.millis();
@@ -99,6 +106,9 @@ impl Knowledge {
                     self.floor.raise(head.dot);
                 }
                 done.dropped += 1;
+                over = over.saturating_sub(bytes);
+            } else {
+                done.bytes += bytes;
             }
         }
         Ok(done)

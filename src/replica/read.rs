@@ -1,6 +1,7 @@
 //! The stream as a peer gets it: rows in order of position, cut anywhere, closed at the tail.
 
 use super::knowledge::Knowledge;
+use super::repair::Damaged;
 use super::table::{Area, Table, Want};
 use crate::id::{LocalSeq, Seq, VersionVector};
 use crate::limits::{BATCH_BYTES_TARGET, BATCH_ROWS_MAX, BATCH_SCAN_MAX};
@@ -18,6 +19,9 @@ pub struct Stream {
     pub after: LocalSeq,
     /// What it covers: in [`Mode::Increment`] those rows are left out.
     pub covers: VersionVector,
+    /// It was asked for what is damaged here and has none of it: such rows are passed over. Else the stream stops before
+    /// the first.
+    pub passes_damage: bool,
 }
 
 /// The next rows of a stream, read in one snapshot.
@@ -35,6 +39,8 @@ pub enum Batch {
         own: Seq,
         /// What the replica knew in that snapshot; `sent` in it is the mark as it stands.
         knowledge: Knowledge,
+        /// The row that it stopped before: it cannot be read, and a closure beyond it would claim it.
+        damaged: Option<Damaged>,
     },
     /// The peer does not cover our floor: it is a newcomer and gets no increments.
     BelowFloor {
@@ -58,11 +64,13 @@ impl Stream {
         let own_replica = knowledge.replica;
         let mut own = 0;
         let taken = core::cell::Cell::new(0usize);
+        let passes = self.passes_damage || planted(Mutant::StreamPassesDamage);
+        let damaged = core::cell::RefCell::new(None::<Damaged>);
         table.stream(
             Area::Rows,
             self.after,
             &mut |head| {
-                if taken.get() >= BATCH_BYTES_TARGET || seen == BATCH_SCAN_MAX {
+                if taken.get() >= BATCH_BYTES_TARGET || seen == BATCH_SCAN_MAX || damaged.borrow().is_some() {
                     cut = true;
                     return Want::Stop;
                 }
@@ -77,12 +85,20 @@ impl Stream {
                 }
                 Want::Take
             },
-            &mut |_, row: Row| {
-                bytes += row.encoded_bytes();
-                rows.push(row);
-                taken.set(if rows.len() == BATCH_ROWS_MAX { BATCH_BYTES_TARGET } else { bytes });
+            &mut |_, row| match row {
+                Ok(row) => {
+                    bytes += row.encoded_bytes();
+                    rows.push(row);
+                    taken.set(if rows.len() == BATCH_ROWS_MAX { BATCH_BYTES_TARGET } else { bytes });
+                }
+                Err(_) if passes => {}
+                Err(found) => *damaged.borrow_mut() = Some(found),
             },
         )?;
+        let damaged = damaged.into_inner();
+        if let Some(found) = &damaged {
+            (upto, cut) = (found.local_seq - 1, true);
+        }
         let closure = if cut {
             None
         } else {
@@ -95,6 +111,6 @@ impl Stream {
                 hlc: knowledge.hlc.last(),
             })
         };
-        Ok(Batch::Rows { rows, upto, closure, own, knowledge })
+        Ok(Batch::Rows { rows, upto, closure, own, knowledge, damaged })
     }
 }

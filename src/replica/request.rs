@@ -7,6 +7,7 @@ use super::knowledge::{Knowledge, MemberState};
 use super::maintain::{Maintained, Retention};
 use super::read::{Batch, Stream};
 use super::recovered::{Decided, Decision};
+use super::repair::{Offer, Repaired};
 use super::table::Table;
 use super::write::{Refused, Write, Written};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
@@ -65,6 +66,8 @@ pub enum Request {
     },
     /// The records about members.
     Records,
+    /// What a peer has at keys whose rows are damaged here.
+    Repair(Offer),
     /// What a person decided about rows that were kept aside.
     Decide {
         /// The decision.
@@ -136,6 +139,8 @@ pub enum Reply {
     Forked,
     /// Rows of scope `System`.
     Records(Vec<Row>),
+    /// What became of an offer.
+    Repaired(Repaired),
     /// What a slice of a decision did.
     Decided(Decided),
 }
@@ -189,6 +194,7 @@ pub fn execute<T: Table>(table: &mut T, now: Reading, request: Request) -> Resul
             Reply::Forked
         }
         Request::Records => Reply::Records(table.system_rows()?),
+        Request::Repair(offer) => Reply::Repaired(knowledge.repair(table, offer)?),
         Request::Decide { decision, sending } => Reply::Decided(knowledge.decide(table, now, &decision, sending)?),
     };
     if knowledge != before {

@@ -2,6 +2,7 @@
 
 use super::knowledge::{Knowledge, MemberState};
 use super::recovered::Waiting;
+use super::repair::Damaged;
 use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::row::{Head, Row, RowKey};
 use crate::time::{Millis, Stamp};
@@ -38,7 +39,7 @@ pub struct Aside {
 
 /// A store within one transaction: everything that is done to it happens, or nothing.
 ///
-/// A row whose stored checksum does not match is an error of the store: it is never given out.
+/// A row whose stored checksum does not match is never given out.
 pub trait Table {
     /// A failure of the disk. The transaction is rolled back.
     type Error;
@@ -48,26 +49,31 @@ pub trait Table {
     /// Replaces it.
     fn set_knowledge(&mut self, knowledge: &Knowledge) -> Result<(), Self::Error>;
 
-    /// The head of a row; local rows, tombstones and expired rows too.
+    /// The head of a row; local rows, tombstones and expired rows too. Of the rows in force the checksum is looked at:
+    /// a damaged one is said to be.
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Self::Error>;
+    /// The row in force at a key, if it is whole.
+    fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Self::Error>;
     /// Inserts a row at position `head.local_seq`, in place of the row at `replaces`, which has the same key.
     fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Self::Error>;
     /// Removes the row at a position.
     fn remove(&mut self, area: Area, local_seq: LocalSeq) -> Result<(), Self::Error>;
-    /// Shows the heads behind a position in order, and gives the rows that are wanted, at once after their head.
+    /// Shows the heads behind a position in order, as they stand there, and gives the rows that are wanted, at once after
+    /// their head; one that is damaged is only named.
     fn stream(
         &mut self,
         area: Area,
         after: LocalSeq,
         want: &mut dyn FnMut(&Head) -> Want,
-        take: &mut dyn FnMut(LocalSeq, Row),
+        take: &mut dyn FnMut(LocalSeq, Result<Row, Damaged>),
     ) -> Result<(), Self::Error>;
-    /// Heads of tombstones behind a position in order, at most `limit`; never local ones' keys' values.
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Self::Error>;
-    /// Live rows in force whose time was over at `now`, at most `limit`.
+    /// Heads of tombstones behind a position in order, at most `limit`; damaged ones are left out.
+    /// With each the bytes of its name.
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Self::Error>;
+    /// Live rows in force whose time was over at `now`, at most `limit`; damaged ones are left out.
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Self::Error>;
 
-    /// Every record of [`Scope::System`](crate::row::Scope), tombstones too.
+    /// Every record of [`Scope::System`](crate::row::Scope), tombstones too; damaged ones are left out.
     fn system_rows(&mut self) -> Result<Vec<Row>, Self::Error>;
 
     /// The highest position in the stage; 0 when it is empty.
@@ -135,7 +141,8 @@ impl Sweep {
                 taken += 1;
                 Want::Take
             },
-            &mut |_, row| self.rows.push(row),
+            // What a damaged row held is lost to whoever goes over the rows; its peers have it, or nobody.
+            &mut |_, row| self.rows.extend(row),
         )?;
         self.after = after;
         Ok(taken > 0)

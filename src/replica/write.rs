@@ -83,6 +83,7 @@ impl Knowledge {
         }
         let existed = visible.is_some();
         if let (Precondition::Accepted(stamp, replica), Some(head)) = (write.precondition, before)
+            && !head.damaged
             && (head.stamp, head.dot.origin) >= (stamp, replica)
             && !planted(Mutant::QueuedIsBlind)
         {
@@ -94,7 +95,8 @@ impl Knowledge {
                 changed: false,
             }));
         }
-        if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone) {
+        // Whether a damaged row is a tombstone is not known.
+        if write.body == Body::Tombstone && before.is_none_or(|head| head.tombstone && !head.damaged) {
             let nothing = Dot { origin: ReplicaId::NONE, seq: 0 };
             let (stamp, dot) = before.map_or((Stamp::ZERO, nothing), |head| (head.stamp, head.dot));
             return Ok(Ok(Written { stamp, origin: dot.origin, seq: dot.seq, existed, changed: false }));
@@ -133,7 +135,8 @@ impl Knowledge {
         expires_at: Option<Millis>,
     ) -> Result<Row, T::Error> {
         let before = table.head(area, &key)?;
-        let replaced = before.map_or(Stamp::ZERO, |head| head.stamp).max(above);
+        // The stamp of a damaged row may be anything: above all that was ever seen is above what it was.
+        let replaced = before.filter(|head| !head.damaged).map_or(Stamp::ZERO, |head| head.stamp).max(above);
         let stamp = match planted(Mutant::StampNotAboveRow) {
             true => Stamp::new(now.millis, 0),
             false => self.hlc.tick_above(now, replaced),
@@ -175,7 +178,8 @@ impl Knowledge {
         if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
             self.covered_upto = self.tail;
         }
-        if let (Some(before), Area::Rows) = (&before, area) {
+        let damaged = before.is_some_and(|head| head.damaged);
+        if let (Some(before), Area::Rows, false) = (&before, area, damaged) {
             self.note_replaced(before, row.dot);
         }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
@@ -183,6 +187,6 @@ impl Knowledge {
         self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
-        Ok(())
+        if damaged { self.recount(table) } else { Ok(()) }
     }
 }

@@ -160,6 +160,16 @@ impl Shelf<'_> {
     }
 }
 
+/// The newest backup in a folder all of which can be read and is whole.
+pub(super) fn newest_good(disk: &dyn Disk, folder: &Path) -> Option<PathBuf> {
+    let mut backups = Shelf { disk, folder }.backups().unwrap_or_default();
+    backups.reverse();
+    let names = backups.into_iter().map(|backup| backup.name).chain([LATEST.to_string()]);
+    names
+        .map(|name| folder.join(name))
+        .find(|at| verify::file(disk, at, || false).is_ok_and(|found| found.damage.is_empty() && found.is_backup))
+}
+
 /// Goes unless it became a backup.
 struct Partial<'a> {
     disk: &'a dyn Disk,

@@ -10,7 +10,7 @@ use super::inbox::Inbox;
 use super::keeper::Keeper;
 use super::open::{self, beside};
 use super::space::file_bytes;
-use super::table::State;
+use super::state::State;
 use super::verify::{self, Findings};
 use super::{Finding, Options, WAL_BYTES_MAX, schema, scrub};
 use crate::error::Error;

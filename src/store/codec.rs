@@ -1,6 +1,6 @@
 //! How values of the node stand in columns: integers as their bits, records as postcard with a checksum.
 
-use super::failure::{Failure, damaged};
+use super::failure::damaged;
 use crate::error::Error;
 use crate::id::{Dot, LocalSeq, ReplicaId};
 use crate::row::{Body, Head, Row, RowKey, Scope};
@@ -44,7 +44,41 @@ pub(super) fn head(columns: &rusqlite::Row<'_>) -> Result<Head, rusqlite::Error>
         expires_at: columns.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
         hash: u128::from_le_bytes(columns.get(6)?),
         local: columns.get::<_, i64>(7)? == Scope::Local as i64,
+        damaged: false,
     })
+}
+
+/// The head, or where a column cannot even be read one that says so: covered by nobody, older than everything.
+pub(super) fn any_head(columns: &rusqlite::Row<'_>) -> Result<Head, rusqlite::Error> {
+    match head(columns) {
+        Err(error) if is_unreadable(&error) => Ok(Head {
+            local_seq: columns.get::<_, i64>(0)?.cast_unsigned(),
+            stamp: Stamp::ZERO,
+            dot: Dot { origin: ReplicaId::NONE, seq: u64::MAX },
+            tombstone: false,
+            expires_at: None,
+            hash: 0,
+            local: false,
+            damaged: true,
+        }),
+        head => head,
+    }
+}
+
+/// A column holds what was never written there: damage like any other.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
+}
+
+/// Whether a head and a value are what was written at this key.
+pub(super) fn is_whole(head: &Head, key: &RowKey, value: ValueRef<'_>) -> bool {
+    let value = match (head.tombstone, value) {
+        (false, ValueRef::Blob(value)) => Some(value),
+        (true, ValueRef::Null) => None,
+        _ => return false,
+    };
+    !head.damaged && crate::row::hash_of(key, head.stamp, head.dot, value, head.expires_at) == head.hash
 }
 
 /// The row of a head, its key and its value column; an error where the checksum says otherwise.
@@ -58,12 +92,19 @@ pub(super) fn row(head: &Head, key: RowKey, value: ValueRef<'_>) -> Result<Row, 
     if row.hash() == head.hash { Ok(row) } else { Err(super::failure::damaged_row(&row.key)) }
 }
 
-/// The row of eleven columns: a head, its scope among it, then collection, key and value; an error where the checksum
-/// says otherwise.
-pub(super) fn whole_row(columns: &rusqlite::Row<'_>) -> Result<Row, Failure> {
-    let scope = scope_of(columns.get(7)?).ok_or_else(|| damaged("a row"))?;
-    let key = RowKey { scope, collection: columns.get(8)?, key: columns.get(9)? };
-    Ok(row(&head(columns)?, key, columns.get_ref(10)?)?)
+/// The row of eleven columns: a head, its scope among it, then collection, key and value. None where the checksum says
+/// otherwise, or a column cannot even be read.
+pub(super) fn whole_row(columns: &rusqlite::Row<'_>) -> Option<Row> {
+    let head = head(columns).ok()?;
+    let scope = scope_of(columns.get(7).ok()?)?;
+    let key = RowKey { scope, collection: columns.get(8).ok()?, key: columns.get(9).ok()? };
+    row(&head, key, columns.get_ref(10).ok()?).ok()
+}
+
+/// The name in the first three columns; none where it cannot be read.
+pub(super) fn named(columns: &rusqlite::Row<'_>) -> Option<RowKey> {
+    let scope = scope_of(columns.get(0).ok()?)?;
+    Some(RowKey { scope, collection: columns.get(1).ok()?, key: columns.get(2).ok()? })
 }
 
 pub(super) fn scope_of(column: i64) -> Option<Scope> {

@@ -4,7 +4,8 @@
 
 use super::failure::{self, Failure};
 use super::space::Space;
-use super::table::{SqlTable, State};
+use super::state::State;
+use super::table::SqlTable;
 use crate::error::Error;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{self, Knowledge, Reply, Request};
@@ -164,6 +165,7 @@ impl Session<'_> {
                     return Err(Ended::Undone(failure));
                 }
                 Err(failure) => {
+                    self.state.suspect |= failure.is_corruption();
                     self.state.reset(mark);
                     let undo = connection.prepare_cached("ROLLBACK TO one").and_then(|mut s| s.execute([]));
                     undo.map_err(undone)?;
@@ -231,13 +233,20 @@ impl Session<'_> {
     /// After a transaction that did not happen, what is known is read again. Where even that fails, what is known is
     /// known no more, whatever the failure was: it holds what was undone.
     fn end(&mut self, ended: Result<(), Ended>) -> Result<(), Ended> {
+        if let Err(Ended::Undone(failure) | Ended::Unknown(failure)) = &ended
+            && failure.breaks_connection()
+        {
+            self.state.suspect |= failure.is_corruption();
+        }
         if let Err(Ended::Undone(failure)) = &ended
             && !failure.breaks_connection()
         {
+            let suspect = failure.is_corruption();
             match State::load(self.connection) {
-                Ok(state) => *self.state = state,
+                Ok(state) => *self.state = State { suspect, ..state },
                 Err(failure) => {
                     self.unsure = true;
+                    self.state.suspect |= failure.is_corruption();
                     return Err(Ended::Undone(failure));
                 }
             }

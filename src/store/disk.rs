@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::string::String;
@@ -44,6 +44,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// The file system's.
     fn rewrite(&self, path: &Path) -> io::Result<Option<u64>>;
+    /// So many bytes of a file from an offset on, fewer at its end. Of a file that SQLite has not open.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read_at(&self, _path: &Path, _at: u64, _bytes: usize) -> io::Result<Vec<u8>> {
+        unsupported()
+    }
     /// Makes a folder with those above it.
     ///
     /// # Errors
@@ -205,6 +212,13 @@ impl Disk for FileSystem {
         }
         file.sync_all()?;
         Ok(Some(offset))
+    }
+    fn read_at(&self, path: &Path, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(at))?;
+        let mut piece = Vec::with_capacity(bytes);
+        file.take(bytes as u64).read_to_end(&mut piece)?;
+        Ok(piece)
     }
     fn create_folders(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)

@@ -30,6 +30,29 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// Whether what is on the disk is not a database of ours any more, as far as this failure tells: SQLite says so, a
+    /// record's checksum does, or the schema is not the one that every one of them has.
+    pub(super) fn is_corruption(&self) -> bool {
+        match self {
+            Failure::Error(error) => matches!(error, Error::DatabaseCorruption { .. }),
+            Failure::Sqlite(error) if super::codec::is_unreadable(error) => true,
+            Failure::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
+                Some(ErrorCode::Unknown) => {
+                    let said = format!("{error}");
+                    ["no such ", "malformed", "no query solution", "unsupported file format", "encoding"]
+                        .iter()
+                        .any(|words| said.contains(words))
+                }
+                _ => matches!(error, rusqlite::Error::QueryReturnedNoRows),
+            },
+        }
+    }
+    /// Whether a table refuses what was to be written: a constraint, or a column of another type.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Failure::Sqlite(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
+    }
     /// Whether the connection may not be used any more: what is on the disk is not what SQLite thinks.
     pub(super) fn breaks_connection(&self) -> bool {
         let Failure::Sqlite(error) = self else { return false };
@@ -83,6 +106,11 @@ pub(super) fn damaged(what: &str) -> Error {
         message: format!("{what} is damaged on disk: restore a backup, or set the database aside and rejoin its peers"),
         source: None,
     }
+}
+
+/// A database whose trees are broken.
+pub(super) fn broken(path: &Path, faults: &str) -> Error {
+    Error::DatabaseCorruption { message: format!("{} is damaged: {faults}", path.display()), source: None }
 }
 
 /// A backup, or its folder, that cannot be read or written.

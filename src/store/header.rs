@@ -46,10 +46,22 @@ fn of(header: &[u8]) -> Kind {
     if header.is_empty() {
         return Kind::Empty;
     }
-    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
+    if header.len() < HEADER_BYTES {
         return Kind::Other;
     }
     let id: [u8; 4] = core::array::from_fn(|at| header[ID_AT + at]);
+    let magic = b"SQLite format 3\0";
+    let wrong = |is: &[u8], should: &[u8]| is.iter().zip(should).filter(|(is, should)| is != should).count();
+    // Ours, with a byte that rotted: SQLite will say so, and what is whole in it is not lost.
+    if wrong(&header[..16], magic) + wrong(&id, &APPLICATION_ID.to_be_bytes()) == 1 && id[..3] == *b"CBD" {
+        if i32::from_be_bytes(id) == BACKUP_ID {
+            return Kind::Backup;
+        }
+        return Kind::Database;
+    }
+    if !header.starts_with(magic) {
+        return Kind::Other;
+    }
     match i32::from_be_bytes(id) {
         BACKUP_ID => Kind::Backup,
         // An interrupted creation leaves a header without an id; whether it has tables is seen later.

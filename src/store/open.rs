@@ -224,6 +224,10 @@ pub(super) fn schema(
             let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if !new && tables > 0 {
                 let at = path.display();
+                let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+                if id == schema::APPLICATION_ID || id == schema::RESTORED_ID {
+                    return Err(failure::damaged("the schema").into());
+                }
                 let next = "set Persistence.DatabasePath to another file";
                 let message = format!("{at} is a database of another program; {next}");
                 return Err(Error::persistence(message, None).into());

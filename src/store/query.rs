@@ -4,11 +4,13 @@
 
 use super::codec::{self, moment, scope};
 use super::failure::Failure;
+use super::scrub::{Damage, Finding};
 use super::space::file_bytes;
 use super::sql::ROW;
-use super::table::area_in_force;
+use super::state::area_in_force;
 use super::{Options, Sizes, Statistics, open};
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
+use crate::id::LocalSeq;
 use crate::row::{Body, Head, Row, RowKey, Scope};
 use crate::time::Millis;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -26,9 +28,17 @@ pub(super) fn get(
     connection: &Connection,
     key: &RowKey,
     now: Millis,
+    met: &mut Vec<Finding>,
 ) -> Result<Option<(Document, Option<Millis>)>, Failure> {
     let area = area_in_force(connection)?;
-    find(connection, area, key, now)
+    match find(connection, area, key, now)? {
+        Looked::Nothing => Ok(None),
+        Looked::Found(document, expires_at) => Ok(Some((document, expires_at))),
+        Looked::Damaged(seq) => {
+            met.push(Finding { seq, key: Some(key.clone()), damage: Damage::Row });
+            Err(super::failure::damaged_row(key).into())
+        }
+    }
 }
 
 /// Those of `keys` that exist, in byte order; `next` where the bound on bytes cut it.
@@ -38,6 +48,7 @@ pub(super) fn get_many(
     collection: &str,
     mut keys: Vec<String>,
     now: Millis,
+    met: &mut Vec<Finding>,
 ) -> Result<Page, Failure> {
     let area = area_in_force(connection)?;
     keys.sort_unstable();
@@ -45,7 +56,15 @@ pub(super) fn get_many(
     let (mut page, mut bytes) = (Page::default(), 0);
     for key in keys {
         let key = RowKey { scope, collection: collection.to_owned(), key };
-        let Some((document, _)) = find(connection, area, &key, now)? else { continue };
+        let document = match find(connection, area, &key, now)? {
+            Looked::Nothing => continue,
+            Looked::Found(document, _) => document,
+            Looked::Damaged(seq) => {
+                page.damaged.push(key.key.clone());
+                met.push(Finding { seq, key: Some(key), damage: Damage::Row });
+                continue;
+            }
+        };
         if !add(&mut page, &mut bytes, document, PAGE_DOCUMENTS_MAX) {
             break;
         }
@@ -59,6 +78,7 @@ pub(super) fn list(
     collection: &str,
     query: &Query,
     now: Millis,
+    met: &mut Vec<Finding>,
 ) -> Result<Page, Failure> {
     let statements = &ROW[area_in_force(connection)?];
     let limit = query.limit.clamp(1, PAGE_DOCUMENTS_MAX);
@@ -75,13 +95,25 @@ pub(super) fn list(
     let mut rows = statement.query(params![codec::scope(scope), collection, low, high])?;
     let (mut page, mut bytes, mut seen) = (Page::default(), 0, 0);
     while let Some(columns) = rows.next()? {
-        let head = codec::head(columns)?;
+        let head = codec::any_head(columns)?;
         seen += 1;
-        if head.is_visible(now) {
+        // What cannot be read may be a document: it is named, and the others are listed.
+        if head.is_visible(now) || head.damaged {
             let key = RowKey { scope, collection: collection.to_owned(), key: columns.get(8)? };
-            let document = document(&head, key, columns.get_ref(9)?)?;
-            if !add(&mut page, &mut bytes, document, limit) {
-                return Ok(page);
+            match document(&head, &key, columns.get_ref(9)?) {
+                Some(document) => {
+                    if !add(&mut page, &mut bytes, document, limit) {
+                        return Ok(page);
+                    }
+                }
+                None => {
+                    page.damaged.push(key.key.clone());
+                    met.push(Finding { seq: head.local_seq, key: Some(key), damage: Damage::Row });
+                    if page.damaged.len() == PAGE_DOCUMENTS_MAX {
+                        page.next = Some(columns.get(8)?);
+                        return Ok(page);
+                    }
+                }
             }
         }
         if seen == PAGE_SCAN_MAX {
@@ -135,26 +167,33 @@ pub(super) fn statistics(connection: &Connection) -> Result<Statistics, Failure>
     Ok(Statistics { documents: rows.saturating_sub(tombstones).saturating_sub(system), tombstones })
 }
 
-fn find(
-    connection: &Connection,
-    area: usize,
-    key: &RowKey,
-    now: Millis,
-) -> Result<Option<(Document, Option<Millis>)>, Failure> {
-    let mut statement = connection.prepare_cached(ROW[area].get)?;
-    let mut rows = statement.query(params![scope(key.scope), key.collection, key.key])?;
-    let Some(columns) = rows.next()? else { return Ok(None) };
-    let head = codec::head(columns)?;
-    if !head.is_visible(now) {
-        return Ok(None);
-    }
-    Ok(Some((document(&head, key.clone(), columns.get_ref(8)?)?, head.expires_at)))
+/// What stands at a key.
+enum Looked {
+    Nothing,
+    Found(Document, Option<Millis>),
+    Damaged(LocalSeq),
 }
 
-fn document(head: &Head, key: RowKey, value: ValueRef<'_>) -> Result<Document, Failure> {
-    let Row { key, stamp, dot, body, .. } = codec::row(head, key, value)?;
-    let Body::Live(value) = body else { return Err(super::failure::damaged_row(&key).into()) };
-    Ok(Document { key: key.key, version: Version { stamp, origin: dot.origin }, value })
+fn find(connection: &Connection, area: usize, key: &RowKey, now: Millis) -> Result<Looked, Failure> {
+    let mut statement = connection.prepare_cached(ROW[area].get)?;
+    let mut rows = statement.query(params![scope(key.scope), key.collection, key.key])?;
+    let Some(columns) = rows.next()? else { return Ok(Looked::Nothing) };
+    let head = codec::any_head(columns)?;
+    // A flag or an expiry may be what is damaged: what hides a row is believed of a whole one only.
+    if !codec::is_whole(&head, key, columns.get_ref(8)?) {
+        return Ok(Looked::Damaged(head.local_seq));
+    }
+    Ok(match document(&head, key, columns.get_ref(8)?) {
+        Some(document) if head.is_visible(now) => Looked::Found(document, head.expires_at),
+        _ => Looked::Nothing,
+    })
+}
+
+/// None where the row is no document or not what was written.
+fn document(head: &Head, key: &RowKey, value: ValueRef<'_>) -> Option<Document> {
+    let Row { key, stamp, dot, body, .. } = codec::row(head, key.clone(), value).ok()?;
+    let Body::Live(value) = body else { return None };
+    Some(Document { key: key.key, version: Version { stamp, origin: dot.origin }, value })
 }
 
 /// Adds a document unless the page is full; a full page gets its `next`. Says whether it was added.

@@ -5,17 +5,20 @@
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
-use super::table::{SqlTable, State};
+use super::scrub::{Damage, Finding};
+use super::state::State;
+use super::table::SqlTable;
 use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::replica::{self, Batch, Feed, FeedPage, Knowledge, Stream, Table, Waiting};
+use crate::replica::{self, Batch, Feed, FeedPage, Found, Knowledge, Stream, Table, Waiting};
 use crate::row::{RowKey, Scope};
 use crate::time::Millis;
 use async_channel::Sender;
 use rusqlite::Connection;
 use std::string::String;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
@@ -32,6 +35,7 @@ pub(super) enum Ask {
     Collections(Millis, Answer<Vec<CollectionSummary>>),
     Stream(Stream, Answer<Batch>),
     Feed(Feed, Answer<FeedPage>),
+    Look(Vec<RowKey>, Answer<Found>),
     Recovered(u64, usize, Answer<Vec<Waiting>>),
     Statistics(Answer<Statistics>),
     Sizes(Answer<Sizes>),
@@ -45,22 +49,35 @@ const ONE: Bounds = Bounds { jobs: 1, bytes: usize::MAX };
 
 /// The reading connection, which the writer takes away while it opens the database anew.
 #[derive(Debug)]
-pub(super) struct Gate(Mutex<Reading>);
+pub(super) struct Gate {
+    reading: Mutex<Reading>,
+    /// Damage was met that one row does not explain: the writing thread is to look at all of it.
+    suspect: AtomicBool,
+}
 
 /// What is behind the gate.
 #[derive(Debug)]
 pub(super) struct Reading {
     connection: Option<Connection>,
     ended: bool,
+    suspect: bool,
 }
 
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
-        Gate(Mutex::new(Reading { connection: Some(connection), ended: false }))
+        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false });
+        Gate { reading, suspect: AtomicBool::new(false) }
+    }
+    /// Says once that damage was met.
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::SeqCst)
+    }
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
     }
     /// The lock is held for one answer, or while the writer opens the database anew.
     pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,6 +107,9 @@ impl Reading {
         if answer.as_ref().is_err_and(Failure::breaks_connection) {
             self.connection = None;
         }
+        // A damaged row is an answer, for whoever asked for it alone.
+        let of_one_row = matches!(&answer, Err(Failure::Error(_)));
+        self.suspect |= !of_one_row && answer.as_ref().is_err_and(Failure::is_corruption);
         answer.map_err(|failure| failure.into_error("reading", &options.path))
     }
     fn try_snapshot<T>(
@@ -116,10 +136,15 @@ impl Reading {
 }
 
 /// The thread: until the inbox is closed and empty.
-pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate) {
+pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found: &Sender<Finding>, nudge: impl Fn()) {
     loop {
         match inbox.take(None, Duration::ZERO, 1, ONE) {
-            Taken::Jobs(asks) => asks.into_iter().for_each(|ask| answer(ask, options, gate)),
+            Taken::Jobs(asks) => {
+                asks.into_iter().for_each(|ask| answer(ask, options, gate, found));
+                if gate.suspect.load(Ordering::SeqCst) {
+                    nudge();
+                }
+            }
             Taken::Idle => {}
             Taken::Closed => return,
         }
@@ -127,44 +152,44 @@ pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate) {
 }
 
 /// Each channel holds one answer and gets one; a caller who has gone away is nobody's concern.
-fn answer(ask: Ask, options: &Options, gate: &Gate) {
+fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
+    let mut met = Vec::new();
     match ask {
         Ask::Get(key, now, reply) => {
-            let found = reading.snapshot(options, |connection| query::get(connection, &key, now));
+            let found = reading.snapshot(options, |connection| query::get(connection, &key, now, &mut met));
             let _ = reply.try_send(found);
         }
         Ask::GetMany(scope, collection, keys, now, reply) => {
-            let page =
-                reading.snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now));
+            let page = reading
+                .snapshot(options, |connection| query::get_many(connection, scope, &collection, keys, now, &mut met));
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
-            let page = reading.snapshot(options, |connection| query::list(connection, scope, &collection, &query, now));
+            let page = reading
+                .snapshot(options, |connection| query::list(connection, scope, &collection, &query, now, &mut met));
             let _ = reply.try_send(page);
         }
         Ask::Collections(now, reply) => {
             let _ = reply.try_send(reading.snapshot(options, |connection| query::collections(connection, now)));
         }
         Ask::Stream(stream, reply) => {
-            let batch = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                replica::read(&mut SqlTable::new(connection, &mut state), &stream)
-            });
+            let batch = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| replica::read(table, &stream)));
             let _ = reply.try_send(batch);
         }
         Ask::Feed(feed, reply) => {
-            let page = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                feed.next(&mut SqlTable::new(connection, &mut state))
-            });
+            let page = reading.snapshot(options, |connection| within(connection, &mut met, |table| feed.next(table)));
             let _ = reply.try_send(page);
         }
+        Ask::Look(keys, reply) => {
+            let rows = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| replica::look(table, &keys)));
+            let _ = reply.try_send(rows);
+        }
         Ask::Recovered(after, limit, reply) => {
-            let rows = reading.snapshot(options, |connection| {
-                let mut state = State::load(connection)?;
-                SqlTable::new(connection, &mut state).recovered(after, limit)
-            });
+            let rows = reading
+                .snapshot(options, |connection| within(connection, &mut met, |table| table.recovered(after, limit)));
             let _ = reply.try_send(rows);
         }
         Ask::Statistics(reply) => {
@@ -180,7 +205,35 @@ fn answer(ask: Ask, options: &Options, gate: &Gate) {
             let _ = reply.try_send(known);
         }
         Ask::Scrub(after, bytes, reply) => {
-            let _ = reply.try_send(reading.snapshot(options, |connection| scrub::slice(connection, after, bytes)));
+            let seen = reading.snapshot(options, |connection| scrub::slice(connection, after, bytes));
+            if let Ok(seen) = &seen {
+                met.extend(seen.found.iter().filter(|finding| finding.damage == Damage::Index).cloned());
+            }
+            let _ = reply.try_send(seen);
         }
+    }
+    if std::mem::take(&mut reading.suspect) || met.iter().any(|finding| finding.damage == Damage::Index) {
+        gate.suspect();
+    }
+    drop(reading);
+    report(met, found);
+}
+
+/// Reads by the rules, and brings what was met on the way.
+fn within<T>(
+    connection: &Connection,
+    met: &mut Vec<Finding>,
+    read: impl FnOnce(&mut SqlTable<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut state = State::load(connection)?;
+    let answer = read(&mut SqlTable::new(connection, &mut state));
+    met.append(&mut state.found);
+    answer
+}
+
+/// Tells the node of damaged rows. What it has no room for is met again.
+pub(super) fn report(met: Vec<Finding>, found: &Sender<Finding>) {
+    for finding in met {
+        let _ = found.try_send(finding);
     }
 }

@@ -89,6 +89,13 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Error> {
     header::mark(disk, to, BACKUP_ID)
 }
 
+/// Copies a verified backup to where there is no database. The next look takes it for a backup.
+pub(super) fn copy_in_place(disk: &dyn Disk, file: &Path, path: &Path) -> Result<(), Error> {
+    let partial = beside(path, PARTIAL);
+    copy(disk, file, &partial)?;
+    rename(disk, &partial, path)
+}
+
 /// The old database gets its new name first and keeps the old one until the rename: at no instant is there none.
 fn put_in_place(disk: &dyn Disk, path: &Path, ready: &Path) -> Result<Option<PathBuf>, Error> {
     let old = aside::free_name(disk, path);

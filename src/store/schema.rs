@@ -55,6 +55,10 @@ pub(super) fn check(record: &Record, path: &std::path::Path) -> Result<(), Error
     if record.min_reader <= VERSION {
         return Ok(());
     }
+    if record.min_reader > record.version {
+        // No release writes that.
+        return Err(super::failure::damaged("the record of the schema"));
+    }
     Err(Error::persistence(
         format!(
             "{} has schema {}, this is cbddc {} with schema {VERSION}; cbddc {} or later opens it",
@@ -110,6 +114,18 @@ pub(super) fn set_clean(connection: &Connection, clean: bool) -> Result<(), rusq
     connection.execute("UPDATE schema SET clean = ?1 WHERE id = 1", [clean]).map(|_| ())
 }
 
+/// The indexes of a table of rows, by the end of their names.
+pub(super) const INDEXES: [&str; 3] = ["key", "tombstone", "expiry"];
+
+/// Makes them.
+pub(super) fn indexes(row: &str) -> String {
+    format!(
+        "CREATE UNIQUE INDEX {row}_key ON {row} (scope, collection, key);
+             CREATE INDEX {row}_tombstone ON {row} (seq, scope, collection) WHERE flags & 1;
+             CREATE INDEX {row}_expiry ON {row} (expires_at) WHERE expires_at IS NOT NULL AND NOT flags & 1;"
+    )
+}
+
 fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
     for row in ["row_0", "row_1"] {
         connection.execute_batch(&format!(
@@ -126,9 +142,8 @@ fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
                 key TEXT NOT NULL,
                 value BLOB
              );
-             CREATE UNIQUE INDEX {row}_key ON {row} (scope, collection, key);
-             CREATE INDEX {row}_tombstone ON {row} (seq, scope, collection) WHERE flags & 1;
-             CREATE INDEX {row}_expiry ON {row} (expires_at) WHERE expires_at IS NOT NULL AND NOT flags & 1;"
+             {}",
+            indexes(row)
         ))?;
     }
     connection.execute_batch(

@@ -5,7 +5,7 @@
 use super::codec;
 use super::failure::{Failure, damaged_row};
 use super::sql::{ROW, Statements};
-use super::table::area_in_force;
+use super::state::area_in_force;
 use crate::error::Error;
 use crate::id::LocalSeq;
 use crate::row::{Head, RowKey};
@@ -174,7 +174,11 @@ fn is_indexed_otherwise(
 }
 
 /// The name under which the key index has a row. Reads the whole index: only for a row that is damaged.
-fn name_of(connection: &Connection, statements: &Statements, seq: LocalSeq) -> Result<Option<RowKey>, rusqlite::Error> {
+pub(super) fn name_of(
+    connection: &Connection,
+    statements: &Statements,
+    seq: LocalSeq,
+) -> Result<Option<RowKey>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(statements.name)?;
     let found = statement.query_row([codec::position(seq)], |row| {
         let scope = codec::scope_of(row.get(0)?);

@@ -109,7 +109,8 @@ fn growth(request: &Request) -> u64 {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records
-        // What is written again stands in the database already.
+        // What is mended or written again stands in the database already.
+        | Request::Repair(_)
         | Request::Decide { .. } => 0,
     }
 }

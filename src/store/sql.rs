@@ -4,7 +4,6 @@
 
 /// What is said to one table of rows.
 pub(super) struct Statements {
-    pub(super) head: &'static str,
     pub(super) insert: &'static str,
     pub(super) remove: &'static str,
     pub(super) heads_after: &'static str,
@@ -38,15 +37,6 @@ macro_rules! heads {
 macro_rules! statements {
     ($row:literal) => {
         Statements {
-            head: concat!(
-                heads!(),
-                " FROM ",
-                $row,
-                " INDEXED BY ",
-                $row,
-                "_key
-                WHERE scope = ?1 AND collection = ?2 AND key = ?3"
-            ),
             insert: concat!(
                 "INSERT INTO ",
                 $row,
@@ -58,7 +48,7 @@ macro_rules! statements {
             content: concat!("SELECT scope, collection, key, value FROM ", $row, " WHERE seq = ?1"),
             tombstones: concat!(
                 heads!(),
-                " FROM ",
+                ", collection, key, value FROM ",
                 $row,
                 " INDEXED BY ",
                 $row,

@@ -5,78 +5,17 @@
 
 use super::codec::{self, bits, moment, position};
 use super::failure::{Failure, damaged};
+use super::scrub::{self, Damage, Finding};
 use super::sql::{self, ROW, Statements};
+use super::state::State;
 use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
-use crate::limits::RECOVERED_BYTES_TARGET;
-use crate::replica::{Area, Aside, Knowledge, MemberState, Members, Table, Waiting, Want};
+use crate::limits::{DAMAGED_MAX, RECOVERED_BYTES_TARGET};
+use crate::replica::{Area, Aside, Damaged, Knowledge, MemberState, Members, Table, Waiting, Want};
 use crate::row::{Head, Row, RowKey, Scope};
 use crate::time::{Millis, Stamp};
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use std::vec::Vec;
-
-/// What stands beside the rows, decoded.
-#[derive(Debug, Clone)]
-pub(super) struct State {
-    /// Which of the two tables of rows is in force.
-    pub(super) area: usize,
-    /// As of the last request.
-    pub(super) knowledge: Knowledge,
-    /// It differs from what the database holds.
-    changed: bool,
-}
-
-impl State {
-    /// Reads it; the connection is in a transaction, or this is all that is read.
-    pub(super) fn load(connection: &Connection) -> Result<State, Failure> {
-        let mut statement = connection.prepare_cached(sql::KNOWLEDGE)?;
-        let found = statement
-            .query_row([], |row| {
-                Ok((area(row.get(0)?), codec::decode("the node's own record", row.get_ref(1)?.as_blob()?)))
-            })
-            .optional()?;
-        match found {
-            Some((Some(area), knowledge)) => Ok(State { area, knowledge: knowledge?, changed: false }),
-            _ => Err(damaged("the node's own record").into()),
-        }
-    }
-    /// Writes it where it has changed; the last thing before COMMIT.
-    pub(super) fn store(&mut self, connection: &Connection) -> Result<(), Failure> {
-        if self.changed {
-            let state = codec::encode(&self.knowledge)?;
-            let (area, version) = (i64::from(self.area == 1), bits(self.knowledge.version));
-            connection.prepare_cached(sql::SET_KNOWLEDGE)?.execute(params![area, version, state])?;
-            self.changed = false;
-        }
-        Ok(())
-    }
-    /// What a request may have changed before it failed: its knowledge is set last, so only these.
-    pub(super) fn mark(&self) -> (usize, bool) {
-        (self.area, self.changed)
-    }
-    /// Back to a mark.
-    pub(super) fn reset(&mut self, (area, changed): (usize, bool)) {
-        (self.area, self.changed) = (area, changed);
-    }
-    /// Replaces the knowledge; written by the next [`State::store`].
-    pub(super) fn set_knowledge(&mut self, knowledge: Knowledge) {
-        self.knowledge = knowledge;
-        self.changed = true;
-    }
-}
-
-/// Which table is in force, without decoding anything else.
-pub(super) fn area_in_force(connection: &Connection) -> Result<usize, Failure> {
-    let found = connection.prepare_cached(sql::AREA)?.query_row([], |row| row.get(0)).optional()?;
-    found.and_then(area).ok_or_else(|| damaged("the node's own record").into())
-}
-
-fn area(column: i64) -> Option<usize> {
-    match column {
-        0 => Some(0),
-        1 => Some(1),
-        _ => None,
-    }
-}
 
 /// One transaction's [`Table`].
 pub(super) struct SqlTable<'a> {
@@ -115,15 +54,52 @@ impl<'a> SqlTable<'a> {
     fn statements(&self, area: Area) -> &'static Statements {
         &ROW[self.place(area)]
     }
-    /// Rows of a statement whose columns are a head, then collection, key and value.
-    fn rows<P: rusqlite::Params>(&self, statement: &str, params: P) -> Result<Vec<(LocalSeq, Row)>, Failure> {
-        let mut statement = self.connection.prepare_cached(statement)?;
+    /// Rows in force of a statement whose columns are a head, then collection, key and value; those that are whole.
+    fn rows<P: rusqlite::Params>(
+        &mut self,
+        statement: &str,
+        params: P,
+        limit: usize,
+    ) -> Result<Vec<(LocalSeq, Row)>, Failure> {
+        let connection = self.connection;
+        let mut statement = connection.prepare_cached(statement)?;
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
         while let Some(columns) = found.next()? {
-            rows.push((codec::head(columns)?.local_seq, codec::whole_row(columns)?));
+            let local_seq = columns.get::<_, i64>(0)?.cast_unsigned();
+            match codec::whole_row(columns) {
+                Some(row) => rows.push((local_seq, row)),
+                None => drop(self.damaged(Area::Rows, local_seq)?),
+            }
+            if rows.len() == limit {
+                break;
+            }
         }
         Ok(rows)
+    }
+    /// Names a damaged row, for whoever met it and for the node. Its own name may be what is damaged: the index has it
+    /// too.
+    fn damaged(&mut self, area: Area, seq: LocalSeq) -> Result<Damaged, Failure> {
+        let key = scrub::name_of(self.connection, self.statements(area), seq)?;
+        self.state.found.push(Finding { seq, key: key.clone(), damage: Damage::Row });
+        Ok(Damaged { local_seq: seq, key })
+    }
+    /// A row of the stream whose own name does not go with its checksum: under the name that the index has for it, it may
+    /// be whole.
+    fn by_index(&mut self, area: Area, head: &Head, value: ValueRef<'_>) -> Result<Result<Row, Damaged>, Failure> {
+        let damaged = self.damaged(area, head.local_seq)?;
+        let Some(key) = damaged.key.clone() else { return Ok(Err(damaged)) };
+        match codec::row(head, key, value) {
+            Ok(row) => {
+                self.state.found.iter_mut().for_each(|finding| {
+                    if finding.seq == head.local_seq {
+                        finding.damage = Damage::Index;
+                    }
+                });
+                Ok(Ok(row))
+            }
+            Err(_) => Ok(Err(damaged)),
+        }
     }
 }
 
@@ -145,11 +121,31 @@ impl Table for SqlTable<'_> {
             return Ok(*head);
         }
         let place = self.place(area);
-        let statement = prepared(&mut self.head[place], self.connection, ROW[place].head)?;
+        let statement = prepared(&mut self.head[place], self.connection, ROW[place].get)?;
         let name = params![codec::scope(key.scope), key.collection, key.key];
-        let head = statement.query_row(name, codec::head).optional()?;
+        let head = statement.query_row(name, |columns| {
+            let head = codec::any_head(columns)?;
+            Ok(Head { damaged: !codec::is_whole(&head, key, columns.get_ref(8)?), ..head })
+        });
+        let head = head.optional()?;
+        if let Some(head) = head.filter(|head| head.damaged) {
+            if area == Area::Stage {
+                return Err(damaged("a row of a bootstrap").into());
+            }
+            let finding = Finding { seq: head.local_seq, key: Some(key.clone()), damage: Damage::Row };
+            self.state.found.push(finding);
+        }
         self.last = Some((area, key.clone(), head));
         Ok(head)
+    }
+    fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Failure> {
+        let mut statement = self.connection.prepare_cached(self.statements(Area::Rows).get)?;
+        let name = params![codec::scope(key.scope), key.collection, key.key];
+        let row = statement.query_row(name, |columns| {
+            let head = codec::any_head(columns)?;
+            Ok(if head.damaged { None } else { codec::row(&head, key.clone(), columns.get_ref(8)?).ok() })
+        });
+        Ok(row.optional()?.flatten())
     }
     fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Failure> {
         self.last = None;
@@ -183,43 +179,49 @@ impl Table for SqlTable<'_> {
         area: Area,
         after: LocalSeq,
         want: &mut dyn FnMut(&Head) -> Want,
-        take: &mut dyn FnMut(LocalSeq, Row),
+        take: &mut dyn FnMut(LocalSeq, Result<Row, Damaged>),
     ) -> Result<(), Failure> {
-        let statements = self.statements(area);
-        let mut heads = self.connection.prepare_cached(statements.heads_after)?;
-        let mut content = self.connection.prepare_cached(statements.content)?;
+        let (statements, connection) = (self.statements(area), self.connection);
+        let mut heads = connection.prepare_cached(statements.heads_after)?;
+        let mut content = connection.prepare_cached(statements.content)?;
         let mut heads = heads.query([position(after)])?;
         while let Some(columns) = heads.next()? {
-            let head = codec::head(columns)?;
+            let head = codec::any_head(columns)?;
             match want(&head) {
                 Want::Skip => {}
                 Want::Stop => break,
                 Want::Take => {
-                    let row = content.query_row([position(head.local_seq)], |columns| {
-                        let scope = codec::scope_of(columns.get(0)?);
-                        let (collection, key) = (columns.get(1)?, columns.get(2)?);
-                        let value = columns.get_ref(3)?;
-                        Ok(scope
-                            .ok_or_else(|| damaged("a row"))
-                            .and_then(|scope| codec::row(&head, RowKey { scope, collection, key }, value)))
-                    })??;
+                    let mut found = content.query([position(head.local_seq)])?;
+                    let columns = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                    let row = match codec::named(columns) {
+                        Some(key) if codec::is_whole(&head, &key, columns.get_ref(3)?) => {
+                            Ok(codec::row(&head, key, columns.get_ref(3)?)?)
+                        }
+                        _ => self.by_index(area, &head, columns.get_ref(3)?)?,
+                    };
+                    if area == Area::Stage && row.is_err() {
+                        return Err(damaged("a row of a bootstrap").into());
+                    }
                     take(head.local_seq, row);
                 }
             }
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Failure> {
-        let mut statement = self.connection.prepare_cached(self.statements(Area::Rows).tombstones)?;
-        let heads = statement.query_map(params![position(after), count(limit)], codec::head)?;
-        Ok(heads.collect::<Result<_, _>>()?)
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Failure> {
+        let some = params![position(after), count(limit.saturating_add(DAMAGED_MAX))];
+        let rows = self.rows(self.statements(Area::Rows).tombstones, some, limit)?;
+        let named = rows.iter().filter(|(_, row)| row.is_tombstone());
+        let bytes = |row: &Row| (row.key.collection.len() + row.key.key.len()) as u64;
+        Ok(named.map(|(local_seq, row)| (Head::of(row, *local_seq), bytes(row))).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Failure> {
-        self.rows(self.statements(Area::Rows).expired, params![moment(now), count(limit)])
+        let some = params![moment(now), count(limit.saturating_add(DAMAGED_MAX))];
+        self.rows(self.statements(Area::Rows).expired, some, limit)
     }
 
     fn system_rows(&mut self) -> Result<Vec<Row>, Failure> {
-        let rows = self.rows(self.statements(Area::Rows).of_scope, [codec::scope(Scope::System)])?;
+        let rows = self.rows(self.statements(Area::Rows).of_scope, [codec::scope(Scope::System)], usize::MAX)?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
@@ -276,7 +278,7 @@ impl Table for SqlTable<'_> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(columns) = found.next()? {
             let number = columns.get::<_, i64>(0)?.cast_unsigned();
-            let row = codec::whole_row(columns).ok();
+            let row = codec::whole_row(columns);
             bytes += row.as_ref().map_or(0, Row::encoded_bytes);
             rows.push((number, row));
             if bytes >= RECOVERED_BYTES_TARGET {

@@ -8,19 +8,23 @@ use super::counters::Tally;
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::keeper::Keeper;
-use super::reader::Gate;
+use super::mend::{self, Examined};
+use super::reader::{Gate, report};
+use super::scrub::{Damage, Finding};
 use super::space::Space;
-use super::table::State;
-use super::{Options, open, schema};
+use super::state::State;
+use super::{Options, open, recover, schema};
 use crate::error::Error;
+use crate::replica::Request;
 use crate::time::Millis;
+use async_channel::Sender;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use std::rc::Rc;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -39,6 +43,8 @@ const VACUUM_PAGES: u32 = 64;
 /// Fewer free pages are kept: they will be used again.
 const FREE_PAGES_KEPT: i64 = 256;
 const PAGE_BYTES: u64 = 4096;
+/// What was found sound is not looked at again before this, milliseconds.
+const EXAMINED_MS: Millis = 60_000;
 /// How long a checkpoint waits for readers of another program.
 const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(10);
@@ -56,10 +62,20 @@ pub(super) struct Writer {
     gate: Arc<Gate>,
     keeper: Arc<Keeper>,
     tally: Arc<Tally>,
+    found: Sender<Finding>,
     /// The clock of the last request: the thread has none of its own.
     last_now: Millis,
     /// None after a disk failure, until it could be opened again.
     connection: Option<Rc<Connection>>,
+    /// Damage was met: the next connection looks at all of the structure.
+    suspect: bool,
+    /// When that last found nothing: who meets the same again soon changes nothing.
+    sound_at: Option<Millis>,
+    /// Why nothing is written: the database is damaged and nothing can take its place.
+    read_only: Option<String>,
+    /// The database is another one since: rows that were staged for a bootstrap are gone.
+    stage_lost: bool,
+    random: fastrand::Rng,
     /// After an I/O error nothing more is done with the connection; what was not carried out waits here for the next one.
     broken: Option<Vec<Job>>,
     state: State,
@@ -79,6 +95,7 @@ impl Writer {
         gate: Arc<Gate>,
         keeper: Arc<Keeper>,
         tally: Arc<Tally>,
+        found: Sender<Finding>,
         state: State,
     ) -> Writer {
         Writer {
@@ -88,8 +105,14 @@ impl Writer {
             gate,
             keeper,
             tally,
+            found,
             last_now: 0,
             connection: None,
+            suspect: false,
+            sound_at: None,
+            read_only: None,
+            stage_lost: false,
+            random: fastrand::Rng::with_seed(0),
             broken: None,
             state,
             log_pages: Arc::new(AtomicI32::new(0)),
@@ -99,13 +122,24 @@ impl Writer {
     }
 
     /// Until the inbox is closed and empty. The last error of an orderly stop.
-    pub(super) fn run(mut self, connection: Connection) -> Result<(), Error> {
+    pub(super) fn run(
+        mut self,
+        connection: Option<Connection>,
+        read_only: Option<String>,
+        seed: u64,
+    ) -> Result<(), Error> {
         let path = self.options.path.clone();
-        self.adopt(connection).map_err(|failure| failure.into_error("opening", &path))?;
+        (self.read_only, self.random) = (read_only, fastrand::Rng::with_seed(seed));
+        if let Some(connection) = connection {
+            self.adopt(connection).map_err(|failure| failure.into_error("opening", &path))?;
+        }
         let mut last = 1;
         loop {
             if let Some(destination) = self.keeper.desk.take_order() {
                 self.copy(destination, &mut last);
+            }
+            if self.gate.take_suspicion() {
+                self.suspect();
             }
             if let Some(undone) = self.broken.take() {
                 self.mend(undone);
@@ -130,6 +164,12 @@ impl Writer {
             Taken::Jobs(jobs) => {
                 *last = jobs.len();
                 self.commit(jobs);
+                let met = std::mem::take(&mut self.state.found);
+                if std::mem::take(&mut self.state.suspect) || met.iter().any(|finding| finding.damage == Damage::Index)
+                {
+                    self.suspect();
+                }
+                report(met, &self.found);
                 self.untidy = true;
                 if self.broken.is_none() && self.log_bytes() > self.checkpoint_at {
                     self.checkpoint(CheckpointMode::RESTART);
@@ -187,6 +227,10 @@ impl Writer {
     fn commit(&mut self, jobs: Vec<Job>) {
         self.last_now = jobs.last().map_or(self.last_now, |job| job.now.millis);
         let requests = jobs.len() as u64;
+        let jobs = self.without_lost_stage(jobs);
+        if jobs.is_empty() {
+            return;
+        }
         let (after, undone) = match self.session() {
             Ok(mut session) => session.run(jobs),
             Err(error) => return refuse(jobs, &error),
@@ -204,9 +248,15 @@ impl Writer {
     /// After an I/O error: opens the database anew and carries out what was left undone.
     fn mend(&mut self, mut undone: Vec<Job>) {
         loop {
+            let before = self.tally.read().recovered;
             self.reopen();
             if undone.is_empty() {
                 return;
+            }
+            if self.tally.read().recovered > before {
+                // They were meant for another database.
+                let message = "the database was damaged and has been rebuilt, nothing of this was stored: try again";
+                return refuse(undone, &Error::persistence(message, None));
             }
             let after;
             (after, undone) = match self.session() {
@@ -221,6 +271,9 @@ impl Writer {
 
     /// The connection, opened again if it must be.
     fn session(&mut self) -> Result<Session<'_>, Error> {
+        if let Some(why) = &self.read_only {
+            return Err(Error::DatabaseCorruption { message: why.clone(), source: None });
+        }
         if self.connection.is_none() {
             self.try_reopen().map_err(|failure| failure.into_error("opening again", &self.options.path))?;
         }
@@ -252,20 +305,90 @@ impl Writer {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             drop(connection);
         }
-        let path = &self.options.path;
-        open::settle_log(&*self.options.disk, path)?;
-        let mut connection = open::writer(&self.options)?;
-        self.give_pulse(&mut connection)?;
-        open::quick_check(&connection, path)?;
-        if self.options.wal {
-            connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
+        match self.open_again() {
+            Err(failure) if failure.is_corruption() => self.recover(failure)?,
+            opened => opened?,
         }
-        self.state = State::load(&connection)?;
-        self.adopt(connection)?;
         reading.open(&self.options)?;
         self.tally.count(|counters| counters.reopened += 1);
         log::warn!("event=StoreReopened path={}", self.options.path.display());
         Ok(())
+    }
+
+    fn open_again(&mut self) -> Result<(), Failure> {
+        let path = self.options.path.clone();
+        open::settle_log(&*self.options.disk, &path)?;
+        let mut connection = open::writer(&self.options)?;
+        self.give_pulse(&mut connection)?;
+        if std::mem::take(&mut self.suspect) {
+            match mend::examine(&connection)? {
+                Examined::Sound => self.sound_at = Some(self.last_now),
+                Examined::Mended(faults) => log::error!("event=IndexesRebuilt cause=\"{faults}\""),
+                Examined::Broken(faults) => return Err(failure::broken(&path, &faults).into()),
+            }
+        } else if let Err(failure) = open::quick_check(&connection, &path) {
+            super::mend_in_place(&connection, failure)?;
+        }
+        if self.options.wal {
+            connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
+        }
+        self.state = State::load(&connection)?;
+        self.adopt(connection)
+    }
+
+    /// Sets the damaged database aside and goes on with what takes its place. Where nothing can, nothing is written from
+    /// here on.
+    fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
+        let options = Arc::clone(&self.options);
+        let cause = failure.into_error("reading", &options.path);
+        if let Err(error) = recover::begin(&options, &cause.to_string()) {
+            if matches!(error, Error::DatabaseCorruption { .. }) {
+                log::error!("event=DatabaseReadOnly cause=\"{error}\"");
+                self.read_only = Some(error.to_string());
+                return Ok(());
+            }
+            return Err(error.into());
+        }
+        recover::make_way(&options)?;
+        let mut random = || self.random.u64(..);
+        let connection = open::writer(&options)?;
+        open::schema(&connection, &options.path, true, &mut random)?;
+        let (mut state, _, _) = super::start(&connection, &mut random)?;
+        recover::carry_over(&connection, &options, &mut state, self.state.knowledge.version, &mut random)?;
+        self.state = state;
+        self.stage_lost = true;
+        self.tally.count(|counters| counters.recovered += 1);
+        self.adopt(connection)
+    }
+
+    /// Damage was met: everything is looked at, unless that was just done and found nothing.
+    fn suspect(&mut self) {
+        let lately = self.sound_at.is_some_and(|at| self.last_now < at + EXAMINED_MS);
+        if self.read_only.is_none() && !lately {
+            self.suspect = true;
+            self.broken.get_or_insert_default();
+        }
+    }
+
+    /// Takes out what would put in force rows that were staged in a database that is no more.
+    fn without_lost_stage(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        if !self.stage_lost {
+            return jobs;
+        }
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for job in jobs {
+            match &job.request {
+                Request::Stage { first: true, .. } => self.stage_lost = false,
+                Request::Stage { .. } | Request::Bootstrap { .. } if self.stage_lost => {
+                    lost.push(job);
+                    continue;
+                }
+                _ => {}
+            }
+            kept.push(job);
+        }
+        refuse(lost, &Error::persistence("the database was rebuilt: the bootstrap begins again", None));
+        kept
     }
 
     /// A check of the whole file may take minutes: whoever watches over this thread sees that it goes on.
@@ -378,6 +501,9 @@ impl Writer {
         let keeper = Arc::clone(&self.keeper);
         let _kept_out = keeper.keep_out();
         let path = self.options.path.clone();
+        if self.read_only.is_some() {
+            return Ok(());
+        }
         let Some(connection) = self.connection.take() else {
             let message = "the database could not be opened again after a disk error; what was answered is on disk";
             return Err(Error::persistence(message, None));

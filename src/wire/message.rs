@@ -7,8 +7,8 @@
 use super::frame::encode_frame;
 use super::site::{Ask, Report};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
-use crate::limits::{BATCH_ROWS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
-use crate::row::Row;
+use crate::limits::{BATCH_ROWS_MAX, FETCH_KEYS_MAX, MEMBERS_MAX, RELAYED_CONFIRMATIONS_MAX, START_TOKENS_MAX};
+use crate::row::{Row, RowKey, Scope};
 use crate::time::{Millis, Stamp};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -36,6 +36,10 @@ pub enum Message {
     Ask(Ask),
     /// What one member said of itself.
     Report(Report),
+    /// What do you have at these keys? My rows there are damaged.
+    Fetch(Fetch),
+    /// This.
+    Fetched(Fetched),
 }
 
 /// A random number written at each start of a replica, with where the replica stood then.
@@ -205,6 +209,28 @@ pub struct Pong {
     pub clock: ClockSample,
 }
 
+/// What do you have at these keys? The sender's own rows there cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Comes back in the answer.
+    pub nonce: u32,
+    /// The keys.
+    pub keys: Vec<RowKey>,
+}
+
+/// The answer to a [`Fetch`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Of the [`Fetch`].
+    pub nonce: u32,
+    /// How many of its keys were looked up, from the first on; the rest is to be asked for again.
+    pub looked: u32,
+    /// What the sender has at these, tombstones too; none where it has none.
+    pub rows: Vec<Row>,
+    /// What the sender covers at the same instant.
+    pub vector: VersionVector,
+}
+
 /// Why a link ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bye {
@@ -282,6 +308,8 @@ impl Message {
             Message::Bye(_) => 7,
             Message::Ask(_) => 8,
             Message::Report(_) => 9,
+            Message::Fetch(_) => 10,
+            Message::Fetched(_) => 11,
         }
     }
     /// The message's name, for logs.
@@ -296,6 +324,8 @@ impl Message {
             Message::Bye(_) => "Bye",
             Message::Ask(_) => "Ask",
             Message::Report(_) => "Report",
+            Message::Fetch(_) => "Fetch",
+            Message::Fetched(_) => "Fetched",
         }
     }
     /// Appends the message as one frame; gives back its length.
@@ -310,6 +340,8 @@ impl Message {
             Message::Bye(body) => append(out, body),
             Message::Ask(body) => append(out, body),
             Message::Report(body) => append(out, body),
+            Message::Fetch(body) => append(out, body),
+            Message::Fetched(body) => append(out, body),
         })
     }
     /// Decodes and checks a frame's payload; `None` for a kind that this build does not know.
@@ -327,6 +359,8 @@ impl Message {
             7 => Message::Bye(take(kind, payload, Trailing::Ignored)?),
             8 => Message::Ask(take(kind, payload, Trailing::Refused)?),
             9 => Message::Report(take(kind, payload, Trailing::Ignored)?),
+            10 => Message::Fetch(take(kind, payload, Trailing::Refused)?),
+            11 => Message::Fetched(take(kind, payload, Trailing::Refused)?),
             _ => return Ok(None),
         };
         match message.out_of_bounds() {
@@ -359,6 +393,22 @@ impl Message {
                 (confirm.vector.is_well_formed(), "vector"),
                 (confirm.relayed.len() <= RELAYED_CONFIRMATIONS_MAX, "relayed confirmations"),
                 (confirm.relayed.iter().all(|relayed| relayed.vector.is_well_formed()), "relayed vector"),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+            ],
+            Message::Fetch(fetch) => [
+                ((1..=FETCH_KEYS_MAX).contains(&fetch.keys.len()), "keys"),
+                (fetch.keys.iter().all(|key| key.is_well_formed() && key.scope != Scope::Local), "key"),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+                (true, ""),
+            ],
+            Message::Fetched(fetched) => [
+                (fetched.rows.len() <= FETCH_KEYS_MAX, "rows"),
+                (fetched.rows.iter().all(Row::is_well_formed), "row"),
+                (fetched.vector.is_well_formed(), "vector"),
                 (true, ""),
                 (true, ""),
                 (true, ""),

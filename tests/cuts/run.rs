@@ -344,7 +344,7 @@ impl Run {
     fn stream(&mut self, from: usize, mode: Mode, after: u64) -> Result<Option<Batch>, String> {
         let covers = self.known(1 - from).vector;
         let Some(store) = self.nodes[from].store.clone() else { return Ok(None) };
-        match smol::block_on(store.read(Stream { mode, after, covers })) {
+        match smol::block_on(store.read(Stream { mode, after, covers, passes_damage: false })) {
             Ok(batch) => Ok(Some(batch)),
             Err(_) if self.nodes[from].is_dead() || self.nodes[from].bed.lock().failed > 0 => Ok(None),
             Err(error) => Err(format!("reading a stream: {error}")),
@@ -364,7 +364,7 @@ impl Run {
         loop {
             let Some(mut sender) = member(self) else { return Err("members: it has just been met".into()) };
             let Some(batch) = self.stream(from, Mode::Increment, sender.cursor)? else { return Ok(false) };
-            let Batch::Rows { rows, upto, closure, own, knowledge } = batch else {
+            let Batch::Rows { rows, upto, closure, own, knowledge, .. } = batch else {
                 self.tally.count("below the floor");
                 self.bootstrap(to)?;
                 return Ok(false);
@@ -432,7 +432,7 @@ impl Run {
         let (mut after, mut first, mut taken) = (0, true, BTreeMap::new());
         loop {
             let Some(batch) = self.stream(from, Mode::Bootstrap, after)? else { return Ok(()) };
-            let Batch::Rows { rows, upto, closure, own, knowledge } = batch else {
+            let Batch::Rows { rows, upto, closure, own, knowledge, .. } = batch else {
                 return Err("a bootstrap has no floor".into());
             };
             if own > knowledge.sent && self.ask(from, Request::MarkSent { upto: own })?.is_none() {
@@ -488,6 +488,7 @@ impl Run {
             min_age: 0,
             keep: u64::MAX,
             tombstones_max: u64::MAX,
+            bytes_over: 0,
             upto: u64::MAX,
             after: 0,
             slice: self.random.usize(1..40),

@@ -58,10 +58,8 @@ impl Judge {
             Request::Write { writes, .. } => writes.clone(),
             _ => Vec::new(),
         };
-        let stood: Vec<Option<Stood>> = writes
-            .iter()
-            .map(|write| table.rows.of(&write.key).map(|(row, head)| (row.clone(), head.rank())))
-            .collect();
+        let stood: Vec<Option<Stood>> =
+            writes.iter().map(|write| table.readable(&write.key).map(|row| (row.clone(), row.rank()))).collect();
         let moves = !matches!(request, Request::Meet(_) | Request::Confirmed { .. } | Request::MarkSent { .. });
         let applies = matches!(request, Request::Apply(_));
         let mended = match &request {

@@ -158,8 +158,10 @@ impl Ledger {
         let held: Vec<Vec<Option<Rank>>> = alive.clone().map(|table| self.ranks(table)).collect();
         for made in self.made.iter_mut().filter(|made| !made.excused) {
             let saved = alive.clone().zip(&held).any(|(table, ranks)| {
-                table.knowledge.vector.covers(made.row.dot)
-                    || ranks[made.key].is_some_and(|rank| rank >= made.rank)
+                // What cannot be read there saves nothing.
+                let reads = table.rows.of(&made.row.key).is_none() || table.readable(&made.row.key).is_some();
+                (reads && table.knowledge.vector.covers(made.row.dot))
+                    || (reads && ranks[made.key].is_some_and(|rank| rank >= made.rank))
                     || waits(table, &made.row.key, &made.rank)
             });
             made.excused = !saved;

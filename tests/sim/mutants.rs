@@ -6,6 +6,8 @@
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
+/// Two are not among them, since it takes a rotten row, a death and a late peer at once: `RepairTakesOlder` and
+/// `StreamPassesDamage` are noticed by their stories.
 const ALL: [Mutant; 35] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,

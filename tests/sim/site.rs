@@ -16,6 +16,7 @@ use crate::table::MemTable;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::proto::{DialFailure, LinkId, Target, Ticket};
 use cbddc::replica::Stream;
+use cbddc::row::RowKey;
 use cbddc::time::Millis;
 use cbddc::wire::BeaconKey;
 use faults::{Fault, Plan};
@@ -40,6 +41,8 @@ pub enum Event {
     Commit { host: usize, epoch: u64 },
     Answers { host: usize, epoch: u64 },
     Read { host: usize, epoch: u64, ticket: Ticket, stream: Stream },
+    Look { host: usize, epoch: u64, ticket: Ticket, keys: Vec<RowKey> },
+    Met { host: usize },
     Start { host: usize, epoch: u64 },
     Fault(Fault),
     Heal(Fault, usize, usize),
@@ -159,6 +162,8 @@ impl Site {
             Event::Commit { host, epoch } => self.commit(host, epoch),
             Event::Answers { host, epoch } => self.answers(host, epoch),
             Event::Read { host, epoch, ticket, stream } => self.read(host, epoch, ticket, stream),
+            Event::Look { host, epoch, ticket, keys } => self.look(host, epoch, ticket, &keys),
+            Event::Met { host } => self.meet_damage(host),
             Event::Start { host, epoch } => self.start(host, epoch),
             Event::Fault(fault) => self.fault(fault),
             Event::Heal(fault, a, b) => {

@@ -4,7 +4,7 @@
 //! given to a second node. It never fails; what fails in a simulation is the node around it.
 
 use cbddc::id::{DeviceId, Dot, LocalSeq};
-use cbddc::replica::{Area, Aside, Knowledge, MemberState, Table, Waiting, Want};
+use cbddc::replica::{Area, Aside, Damaged, Knowledge, MemberState, Table, Waiting, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
 use cbddc::time::Millis;
 use std::collections::BTreeMap;
@@ -36,6 +36,9 @@ pub struct MemTable {
     numbers: BTreeMap<u64, (RowKey, Dot)>,
     pub members: BTreeMap<DeviceId, MemberState>,
     pub knowledge: Knowledge,
+    /// Rows in force that cannot be read any more, with what stands in the place of their heads; what they were is still in
+    /// `rows`, for the judge alone.
+    pub damaged: BTreeMap<LocalSeq, Head>,
     /// Rows in force that were taken away, for the ledger; not part of the disk.
     pub removed: Vec<Rc<Row>>,
 }
@@ -50,6 +53,7 @@ impl MemTable {
             numbers: BTreeMap::new(),
             members: BTreeMap::new(),
             knowledge: Knowledge::new(random),
+            damaged: BTreeMap::new(),
             removed: Vec::new(),
         }
     }
@@ -62,6 +66,27 @@ impl MemTable {
     /// The digest, from the rows.
     pub fn digest(&self) -> u128 {
         self.rows.rows.values().fold(0, |sum, (_, head)| sum.wrapping_add(head.digest_term()))
+    }
+    /// A row as whoever reads it has it.
+    pub fn readable(&self, key: &RowKey) -> Option<&Rc<Row>> {
+        let (row, head) = self.rows.of(key)?;
+        (!self.damaged.contains_key(&head.local_seq)).then_some(row)
+    }
+    /// The bits of a row rot; its head says something else from now on.
+    pub fn rot(&mut self, key: &RowKey, garble: impl FnOnce(&mut Head)) -> Option<Damaged> {
+        let (_, head) = self.rows.of(key)?;
+        let mut head = Head { damaged: true, ..*head };
+        garble(&mut head);
+        self.damaged.insert(head.local_seq, head);
+        Some(Damaged { local_seq: head.local_seq, key: Some(key.clone()) })
+    }
+    /// The head as it stands on the disk.
+    fn stands(&self, area: Area, head: &Head) -> Head {
+        let damaged = if area == Area::Rows { self.damaged.get(&head.local_seq) } else { None };
+        damaged.copied().unwrap_or(*head)
+    }
+    fn is_whole(&self, at: &LocalSeq) -> bool {
+        !self.damaged.contains_key(at)
     }
 }
 
@@ -76,7 +101,11 @@ impl Table for MemTable {
         Ok(())
     }
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Infallible> {
-        Ok(self.shelf(area).of(key).map(|(_, head)| *head))
+        let head = self.shelf(area).of(key).map(|(_, head)| *head);
+        Ok(head.map(|head| self.stands(area, &head)))
+    }
+    fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Infallible> {
+        Ok(self.readable(key).map(|row| Row::clone(row)))
     }
     fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Infallible> {
         let shelf = self.shelf(area);
@@ -87,6 +116,9 @@ impl Table for MemTable {
         }
         let taken = shelf.rows.insert(head.local_seq, (Rc::new(row.clone()), *head));
         assert!(taken.is_none(), "a position is used once");
+        if let (Some(before), Area::Rows) = (before, area) {
+            self.damaged.remove(&before);
+        }
         Ok(())
     }
     fn remove(&mut self, area: Area, local_seq: LocalSeq) -> Result<(), Infallible> {
@@ -94,6 +126,7 @@ impl Table for MemTable {
         if let Some((row, _)) = shelf.rows.remove(&local_seq) {
             shelf.keys.remove(&row.key);
             if area == Area::Rows {
+                self.damaged.remove(&local_seq);
                 self.removed.push(row);
             }
         }
@@ -104,28 +137,34 @@ impl Table for MemTable {
         area: Area,
         after: LocalSeq,
         want: &mut dyn FnMut(&Head) -> Want,
-        take: &mut dyn FnMut(LocalSeq, Row),
+        take: &mut dyn FnMut(LocalSeq, Result<Row, Damaged>),
     ) -> Result<(), Infallible> {
-        for (at, (row, head)) in self.shelf(area).rows.range((Bound::Excluded(after), Bound::Unbounded)) {
-            match want(head) {
+        let shelf = if area == Area::Rows { &self.rows } else { &self.stage };
+        for (at, (row, head)) in shelf.rows.range((Bound::Excluded(after), Bound::Unbounded)) {
+            match want(&Head { damaged: false, ..self.stands(area, head) }) {
                 Want::Skip => {}
-                Want::Take => take(*at, Row::clone(row)),
+                Want::Take if area == Area::Rows && !self.is_whole(at) => {
+                    take(*at, Err(Damaged { local_seq: *at, key: Some(row.key.clone()) }));
+                }
+                Want::Take => take(*at, Ok(Row::clone(row))),
                 Want::Stop => break,
             }
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Infallible> {
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Infallible> {
         let behind = self.rows.rows.range((Bound::Excluded(after), Bound::Unbounded));
-        Ok(behind.map(|(_, (_, head))| *head).filter(|head| head.tombstone).take(limit).collect())
+        let whole = behind.filter(|(at, _)| self.is_whole(at));
+        let dead = whole.map(|(_, (row, head))| (*head, row.key.key.len() as u64)).filter(|(head, _)| head.tombstone);
+        Ok(dead.take(limit).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Infallible> {
-        let over = self.rows.rows.iter().filter(|(_, (row, _))| row.is_expired(now));
+        let over = self.rows.rows.iter().filter(|(at, (row, _))| row.is_expired(now) && self.is_whole(at));
         Ok(over.take(limit).map(|(at, (row, _))| (*at, Row::clone(row))).collect())
     }
     fn system_rows(&mut self) -> Result<Vec<Row>, Infallible> {
-        let all = self.rows.rows.values().filter(|(row, _)| row.key.scope == Scope::System);
-        Ok(all.map(|(row, _)| Row::clone(row)).collect())
+        let all = self.rows.rows.iter().filter(|(at, (row, _))| row.key.scope == Scope::System && self.is_whole(at));
+        Ok(all.map(|(_, (row, _))| Row::clone(row)).collect())
     }
     fn stage_tail(&mut self) -> Result<LocalSeq, Infallible> {
         Ok(self.stage.rows.last_key_value().map_or(0, |(at, _)| *at))
@@ -136,6 +175,7 @@ impl Table for MemTable {
     }
     fn promote_stage(&mut self) -> Result<(), Infallible> {
         self.rows = std::mem::take(&mut self.stage);
+        self.damaged.clear();
         Ok(())
     }
     fn keep_recovered(&mut self, row: &Row) -> Result<bool, Infallible> {

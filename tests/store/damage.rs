@@ -2,9 +2,21 @@
 
 use crate::place::*;
 use cbddc::Error;
-use cbddc::replica::{Request, Retention, Write};
-use cbddc::row::Scope;
+use cbddc::id::{Dot, VersionVector};
+use cbddc::replica::{Batch, Offer, Reply, Request, Retention, Stream, Write};
+use cbddc::row::{Row, Scope};
 use cbddc::store::{Damage, Options};
+use cbddc::time::Stamp;
+use cbddc::wire::Mode;
+use std::path::Path;
+
+/// Flips a bit of what stands in a closed database.
+fn flip(path: &Path, what: &[u8]) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.windows(what.len()).position(|window| window == what).unwrap();
+    bytes[at + 3] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
 
 #[test]
 fn a_flipped_byte_in_a_value_is_found_when_it_is_read() {
@@ -12,61 +24,89 @@ fn a_flipped_byte_in_a_value_is_found_when_it_is_read() {
     let (store, _) = open(&path);
     write(&store, vec![put("good", "untouched"), put("bad", "precious-cargo"), put("other", "fine")]);
     close(store);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let at = bytes.windows(14).position(|window| window == b"precious-cargo").unwrap();
-    bytes[at + 3] ^= 0x10;
-    std::fs::write(&path, bytes).unwrap();
+    flip(&path, b"precious-cargo");
     let (store, opened) = open(&path);
     assert!(!opened.unclean);
     let error = smol::block_on(store.get(Scope::Replicated, "c", "bad", NOW.millis)).unwrap_err();
     assert!(matches!(error, Error::DatabaseCorruption { .. }) && error.to_string().contains("bad"), "{error}");
     assert_eq!(get(&store, "good").as_deref(), Some("untouched"));
-    let page = smol::block_on(store.list(Scope::Replicated, "c", &Default::default(), NOW.millis));
-    assert!(matches!(page, Err(Error::DatabaseCorruption { .. })));
+    let page = smol::block_on(store.list(Scope::Replicated, "c", &Default::default(), NOW.millis)).unwrap();
+    assert_eq!(page.damaged, ["bad"], "it is named");
+    assert_eq!(
+        page.documents.iter().map(|d| d.key.as_str()).collect::<Vec<_>>(),
+        ["good", "other"],
+        "the rest is listed"
+    );
+    let found = smol::block_on(store.met_damage()).unwrap();
+    assert_eq!(found.key.map(|key| key.key).as_deref(), Some("bad"));
     write(&store, vec![put("bad", "new")]);
     assert_eq!(get(&store, "bad").as_deref(), Some("new"), "a write mends it");
     close(store);
 }
 
 #[test]
-fn a_request_that_fails_takes_none_of_its_commit_with_it() {
-    let path = database("savepoints");
+fn a_damaged_row_holds_up_neither_expiry_nor_streams_nor_the_feed() {
+    let path = database("goes-on");
     let (store, _) = open(&path);
-    let expiring = Write { expires_at: Some(NOW.millis - 1), ..put("bad", "precious-cargo") };
-    write(&store, vec![expiring]);
+    let expiring = |key: &str, value: &str| Write { expires_at: Some(NOW.millis - 1), ..put(key, value) };
+    write(&store, vec![put("first", "1"), expiring("bad", "precious-cargo"), expiring("past", "2"), put("last", "3")]);
     close(store);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let at = bytes.windows(14).position(|window| window == b"precious-cargo").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    flip(&path, b"precious-cargo");
     let (store, _) = open(&path);
     let slice = Retention {
         confirmed_by_all: None,
         min_age: 0,
         keep: 0,
         tombstones_max: u64::MAX,
+        bytes_over: 0,
         upto: u64::MAX,
         after: 0,
         slice: 10,
     };
-    let waiting: Vec<_> = (0..90)
-        .map(|n| match n % 3 {
-            1 => store.submit(NOW, Request::Maintain(slice.clone())),
-            _ => store.submit(NOW, request(vec![put(&format!("k{n}"), "v")])),
+    let (reply, _) = smol::block_on(store.submit(NOW, Request::Maintain(slice))).unwrap();
+    assert!(matches!(reply, Reply::Maintained(done) if done.expired.len() == 1));
+    let read = |passes_damage, after| {
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: Default::default(), passes_damage };
+        let Batch::Rows { rows, upto, closure, damaged, .. } = smol::block_on(store.read(stream)).unwrap() else {
+            panic!("a bootstrap has no floor")
+        };
+        (rows.into_iter().map(|row| row.key.key).collect::<Vec<_>>(), upto, closure.is_some(), damaged)
+    };
+    let (rows, upto, closes, damaged) = read(false, 0);
+    assert_eq!((rows, upto, closes), (vec!["first".to_string()], 1, false), "it stops before the damaged row");
+    assert_eq!(damaged.and_then(|damaged| damaged.key).map(|key| key.key).as_deref(), Some("bad"));
+    let (rows, _, closes, damaged) = read(true, 1);
+    assert_eq!((rows, closes, damaged), (vec!["last".to_string(), "past".to_string()], true, None));
+    close(store);
+}
+
+#[test]
+fn a_damaged_row_takes_what_a_peer_has_if_that_is_certain_and_keeps_its_identity() {
+    let path = database("mended");
+    let (store, _) = open(&path);
+    let knowledge = write(&store, vec![put("a", "1"), put("bad", "precious-cargo"), put("b", "2")]);
+    let good = stream(&store).0.into_iter().find(|row| row.key.key == "bad").unwrap();
+    close(store);
+    flip(&path, b"precious-cargo");
+    let (store, opened) = open(&path);
+    let offer = |row: &Row, vector: &VersionVector| {
+        Request::Repair(Offer {
+            keys: vec![row.key.clone()],
+            rows: vec![row.clone()],
+            vector: vector.clone(),
+            known: opened.knowledge.vector.clone(),
         })
-        .collect();
-    let outcomes: Vec<_> = waiting.into_iter().map(smol::block_on).collect();
-    let mut last = 1;
-    for (n, outcome) in outcomes.into_iter().enumerate() {
-        match outcome {
-            Ok((_, knowledge)) => {
-                assert!(n % 3 != 1 && knowledge.seq == last + 1, "every write has its own number, in order");
-                last = knowledge.seq;
-                assert_eq!(get(&store, &format!("k{n}")).as_deref(), Some("v"));
-            }
-            Err(error) => assert!(n % 3 == 1 && matches!(error, Error::DatabaseCorruption { .. }), "{n}: {error}"),
-        }
-    }
+    };
+    let repair = |request| match smol::block_on(store.submit(NOW, request)).unwrap() {
+        (Reply::Repaired(done), knowledge) => (done.mended.len(), knowledge),
+        other => panic!("{other:?}"),
+    };
+    let older = Row { stamp: Stamp::new(1, 0), dot: Dot { seq: 1, ..good.dot }, ..good.clone() };
+    assert_eq!(repair(offer(&older, &VersionVector::new())).0, 0, "an older one is not taken from who knows less");
+    let (mended, after) = repair(offer(&good, &VersionVector::new()));
+    assert_eq!(mended, 1);
+    assert_eq!(get(&store, "bad").as_deref(), Some("precious-cargo"));
+    assert_eq!((after.replica, after.seq, after.digest), (knowledge.replica, knowledge.seq, knowledge.digest));
     close(store);
 }
 

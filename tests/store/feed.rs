@@ -83,6 +83,7 @@ fn maintain(store: &Store, now: Reading, after: u64) -> Maintained {
         min_age: 60,
         keep: u64::MAX,
         tombstones_max: 16,
+        bytes_over: 0,
         upto: u64::MAX,
         after,
         slice: 4,

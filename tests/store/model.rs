@@ -1,7 +1,7 @@
 //! The simplest table that could be right: maps in memory. What SQLite does is compared with it.
 
 use cbddc::id::{DeviceId, Dot, LocalSeq};
-use cbddc::replica::{Area, Aside, Knowledge, MemberState, Members, Table, Waiting, Want};
+use cbddc::replica::{Area, Aside, Damaged, Knowledge, MemberState, Members, Table, Waiting, Want};
 use cbddc::row::{Head, Row, RowKey, Scope};
 use cbddc::time::Millis;
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ impl Table for Model {
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Infallible> {
         Ok(self.area(area).values().find(|(_, row)| row.key == *key).map(|(head, _)| *head))
     }
+    fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Infallible> {
+        Ok(self.rows.values().find(|(_, row)| row.key == *key).map(|(_, row)| row.clone()))
+    }
     fn put(&mut self, area: Area, row: &Row, head: &Head, replaces: Option<LocalSeq>) -> Result<(), Infallible> {
         if let Some(replaced) = replaces {
             self.remove(area, replaced)?;
@@ -62,19 +65,21 @@ impl Table for Model {
         area: Area,
         after: LocalSeq,
         want: &mut dyn FnMut(&Head) -> Want,
-        take: &mut dyn FnMut(LocalSeq, Row),
+        take: &mut dyn FnMut(LocalSeq, Result<Row, Damaged>),
     ) -> Result<(), Infallible> {
         for (local_seq, (head, row)) in self.area(area).range(after.saturating_add(1)..) {
             match want(head) {
                 Want::Skip => {}
-                Want::Take => take(*local_seq, row.clone()),
+                Want::Take => take(*local_seq, Ok(row.clone())),
                 Want::Stop => break,
             }
         }
         Ok(())
     }
-    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<Head>, Infallible> {
-        let dead = self.rows.range(after + 1..).map(|(_, (head, _))| *head).filter(|head| head.tombstone);
+    fn tombstones(&mut self, after: LocalSeq, limit: usize) -> Result<Vec<(Head, u64)>, Infallible> {
+        let bytes = |row: &Row| (row.key.collection.len() + row.key.key.len()) as u64;
+        let all = self.rows.range(after + 1..).map(|(_, (head, row))| (*head, bytes(row)));
+        let dead = all.filter(|(head, _)| head.tombstone);
         Ok(dead.take(limit).collect())
     }
     fn expired(&mut self, now: Millis, limit: usize) -> Result<Vec<(LocalSeq, Row)>, Infallible> {

@@ -1,8 +1,8 @@
 //! A folder for each test, and the words that all tests use.
 
 use cbddc::document::Query;
-use cbddc::id::VersionVector;
-use cbddc::replica::{Batch, Knowledge, Precondition, Reply, Request, Stream, Write};
+use cbddc::id::{DeviceId, VersionVector};
+use cbddc::replica::{Applied, Batch, Incoming, Knowledge, Precondition, Reply, Request, Stream, Write};
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::store::{Opened, Options, Store};
 use cbddc::time::Reading;
@@ -27,6 +27,12 @@ pub(crate) fn open_with(options: Options) -> Result<(Store, Opened), cbddc::Erro
 }
 pub(crate) fn open(path: &Path) -> (Store, Opened) {
     open_with(Options { min_free_bytes: 0, ..Options::new(path) }).unwrap()
+}
+/// A store whose identity is another one than that of the others here.
+pub(crate) fn open_as(path: &Path, seed: u64) -> Store {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let options = Options { min_free_bytes: 0, ..Options::new(path) };
+    Store::open(options, &mut || random.u64(..)).unwrap().0
 }
 pub(crate) fn refused(path: &Path) -> String {
     open_with(Options::new(path)).map(|_| ()).unwrap_err().to_string()
@@ -62,7 +68,7 @@ pub(crate) fn keys(store: &Store, query: &Query) -> (Vec<String>, Option<String>
 pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
     let (mut after, mut all) = (0, Vec::new());
     loop {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new() };
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_damage: false };
         match smol::block_on(store.read(stream)).unwrap() {
             Batch::Rows { rows, upto, closure, knowledge, .. } => {
                 all.extend(rows);
@@ -72,6 +78,43 @@ pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
                 }
             }
             Batch::BelowFloor { .. } => unreachable!("a bootstrap has no floor"),
+        }
+    }
+}
+/// Gives the stream of one store to another, from a position up to its tail; where the next goes on.
+pub(crate) fn follow_from(
+    from: &Store,
+    device: DeviceId,
+    to: &Store,
+    now: Reading,
+    mut after: u64,
+    mut follows: Option<u64>,
+) -> (u64, Option<u64>) {
+    let sender = smol::block_on(from.knowledge()).unwrap();
+    let receiver = smol::block_on(to.knowledge()).unwrap();
+    loop {
+        let covers = receiver.vector.clone();
+        let stream = Stream { mode: Mode::Increment, after, covers, passes_damage: false };
+        let Batch::Rows { rows, upto, closure, .. } = smol::block_on(from.read(stream)).unwrap() else {
+            panic!("below the floor")
+        };
+        let closes = closure.is_some();
+        let incoming = Incoming {
+            device,
+            replica: sender.replica,
+            announced: sender.vector.clone(),
+            mode: Mode::Increment,
+            asked_as: receiver.replica,
+            follows,
+            rows,
+            upto,
+            closure,
+        };
+        let (reply, _) = smol::block_on(to.submit(now, Request::Apply(incoming))).unwrap();
+        assert!(matches!(reply, Reply::Applied(Applied::Applied { .. })), "{reply:?}");
+        (after, follows) = (upto, Some(upto));
+        if closes {
+            return (after, follows);
         }
     }
 }

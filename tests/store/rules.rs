@@ -109,6 +109,7 @@ impl Script {
                 min_age: self.random.u64(..40),
                 keep: 1000,
                 tombstones_max: self.random.u64(2..200),
+                bytes_over: 0,
                 upto: u64::MAX,
                 after: 0,
                 slice: self.random.usize(1..6),
@@ -145,7 +146,7 @@ fn sqlite_and_a_map_in_memory_agree_on_every_answer() {
             for (story, answer, expected) in waiting {
                 assert!(smol::block_on(answer).unwrap() == expected, "{story}");
             }
-            let stream = |mode| Stream { mode, after: 3, covers: model.knowledge.floor.clone() };
+            let stream = |mode| Stream { mode, after: 3, covers: model.knowledge.floor.clone(), passes_damage: false };
             for stream in [stream(Mode::Bootstrap), stream(Mode::Increment)] {
                 assert!(smol::block_on(store.read(stream.clone())).unwrap() == read(&mut model, &stream).unwrap());
             }

@@ -25,6 +25,8 @@ const STRUCTS: &[(&str, &[&str])] = &[
             "Closure",
             "Confirm",
             "RelayedConfirmation",
+            "Fetch",
+            "Fetched",
             "Ping",
             "Pong",
         ],
@@ -168,7 +170,7 @@ fn constants_have_the_documented_values() {
     }
     let values = values! {
         DOCUMENT_BYTES_MAX KEY_BYTES_MAX COLLECTION_BYTES_MAX NODE_ID_BYTES_MAX REPLICAS_MAX FRAME_BYTES_MAX
-        FRAME_HEADER_BYTES ROW_BYTES_MAX BATCH_BYTES_TARGET BATCH_ROWS_MAX START_TOKENS_MAX MEMBERS_MAX
+        FRAME_HEADER_BYTES ROW_BYTES_MAX BATCH_BYTES_TARGET BATCH_ROWS_MAX FETCH_KEYS_MAX START_TOKENS_MAX MEMBERS_MAX
         RELAYED_CONFIRMATIONS_MAX RELEASE_BYTES_MAX LOOSE_MAX STAMP_MILLIS_MAX CLUSTER_KEYS_MAX NOISE_PLAIN_BYTES_MAX NOISE_MESSAGE_BYTES_MAX
         BEACON_BYTES_MAX
     };

@@ -3,15 +3,15 @@
 use crate::sample::{MILLIS, device};
 use cbddc::id::{Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::limits::{
-    BATCH_BYTES_TARGET, BATCH_ROWS_MAX, BEACON_BYTES_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FRAME_BYTES_MAX,
-    FRAME_HEADER_BYTES, KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX, RELEASE_BYTES_MAX,
-    REPLICAS_MAX, ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
+    BATCH_BYTES_TARGET, BATCH_ROWS_MAX, BEACON_BYTES_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FETCH_KEYS_MAX,
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX,
+    RELEASE_BYTES_MAX, REPLICAS_MAX, ROW_BYTES_MAX, START_TOKENS_MAX, VECTOR_BYTES_MAX,
 };
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Ask, Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, MemberReport, Message,
-    Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
+    Ask, Beacon, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote,
+    MemberReport, Message, Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
 };
 
 const CLOCK: ClockSample = ClockSample { millis: u64::MAX, synchronised: true };
@@ -112,6 +112,10 @@ pub(crate) fn largest() -> Vec<(&'static str, Message)> {
         vector: vector(),
         relayed: vec![relayed; RELAYED_CONFIRMATIONS_MAX],
     };
+    // As they are gathered: one short of the target, then the largest.
+    let most = (BATCH_BYTES_TARGET - 1) / (FETCH_KEYS_MAX - 1) - 50;
+    let mut fetched = vec![row(1, 1, Some(most)); FETCH_KEYS_MAX - 1];
+    fetched.push(largest_row());
     vec![
         ("Hello", Message::Hello(hello)),
         ("Pull", Message::Pull(pull)),
@@ -122,6 +126,8 @@ pub(crate) fn largest() -> Vec<(&'static str, Message)> {
         ("Confirm", Message::Confirm(confirm)),
         ("Ping", Message::Ping(Ping { nonce: u32::MAX, clock: CLOCK })),
         ("Pong", Message::Pong(Pong { nonce: u32::MAX, clock: CLOCK })),
+        ("Fetch", Message::Fetch(Fetch { nonce: u32::MAX, keys: vec![largest_row().key; FETCH_KEYS_MAX] })),
+        ("Fetched", Message::Fetched(Fetched { nonce: u32::MAX, looked: u32::MAX, rows: fetched, vector: vector() })),
         ("Bye", Message::Bye(Bye::protocol(&"x".repeat(200)))),
         ("Ask", Message::Ask(Ask { nonce: u64::MAX, hops: u8::MAX })),
         ("Report", Message::Report(Report { nonce: u64::MAX, age_ms: u64::MAX, member: member_report() })),
@@ -185,6 +191,14 @@ fn one_more_than_the_limit_is_refused() {
     let unborn = Dot { origin: ReplicaId::NONE, seq: 1 };
     assert!(refused(&changes(vec![Row { dot: unborn, ..row(1, 1, None) }])));
     assert!(refused(&changes(vec![Row { dot: Dot { seq: 0, ..row(1, 1, None).dot }, ..row(1, 1, None) }])));
+
+    let key = |scope| RowKey { scope, collection: "c".into(), key: "k".into() };
+    let fetch = |keys| Message::Fetch(Fetch { nonce: 1, keys });
+    assert!(!refused(&fetch(vec![key(Scope::Replicated)])) && refused(&fetch(vec![])));
+    assert!(refused(&fetch(vec![key(Scope::Local)])), "what never leaves a node is not asked for");
+    assert!(refused(&fetch(vec![key(Scope::Replicated); FETCH_KEYS_MAX + 1])));
+    let fetched = |rows| Message::Fetched(Fetched { nonce: 1, looked: 1, rows, vector: VersionVector::new() });
+    assert!(refused(&fetched(vec![row(1, 1, None); FETCH_KEYS_MAX + 1])) && refused(&fetched(vec![row(1, 0, None)])));
 
     let mut wide = vector();
     wide.raise(Dot { origin: ReplicaId::from_bits(1), seq: 1 });

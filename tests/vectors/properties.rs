@@ -7,14 +7,15 @@ use crate::messages::split;
 use crate::sample::{samples, vector};
 use cbddc::id::{DeviceId, Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::limits::{
-    BATCH_ROWS_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, KEY_BYTES_MAX,
-    MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX, REPLICAS_MAX, STAMP_MILLIS_MAX, START_TOKENS_MAX,
+    BATCH_ROWS_MAX, COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, FETCH_KEYS_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
+    KEY_BYTES_MAX, MEMBERS_MAX, NODE_ID_BYTES_MAX, RELAYED_CONFIRMATIONS_MAX, REPLICAS_MAX, STAMP_MILLIS_MAX,
+    START_TOKENS_MAX,
 };
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Ask, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Decoder, FrameError, Hello, MemberNote, MemberReport,
-    Message, Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken, encode_frame,
+    Ask, BeaconKey, Bye, Changes, ClockSample, Closure, Confirm, Decoder, Fetch, Fetched, FrameError, Hello,
+    MemberNote, MemberReport, Message, Mode, Ping, Pong, Pull, RelayedConfirmation, Report, StartToken, encode_frame,
 };
 use fastrand::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -79,6 +80,15 @@ fn check_message(message: &Message) {
             check_vector(&confirm.vector);
             assert!(confirm.relayed.len() <= RELAYED_CONFIRMATIONS_MAX);
             confirm.relayed.iter().for_each(|relayed| check_vector(&relayed.vector));
+        }
+        Message::Fetch(fetch) => {
+            assert!((1..=FETCH_KEYS_MAX).contains(&fetch.keys.len()));
+            fetch.keys.iter().for_each(|key| assert!(key.is_well_formed() && key.scope != Scope::Local));
+        }
+        Message::Fetched(fetched) => {
+            check_vector(&fetched.vector);
+            assert!(fetched.rows.len() <= FETCH_KEYS_MAX);
+            fetched.rows.iter().for_each(check_row);
         }
         Message::Bye(Bye::Protocol(text)) => assert!(text.len() <= 64),
         Message::Report(report) => {
@@ -185,7 +195,16 @@ fn any_report(rng: &mut Rng) -> MemberReport {
     }
 }
 fn any_message(rng: &mut Rng) -> Message {
-    match rng.u8(..9) {
+    match rng.u8(..11) {
+        9 => {
+            Message::Fetch(Fetch { nonce: rng.u32(..), keys: (0..rng.usize(1..8)).map(|_| any_row(rng).key).collect() })
+        }
+        10 => Message::Fetched(Fetched {
+            nonce: rng.u32(..),
+            looked: rng.u32(..),
+            rows: (0..rng.usize(..8)).map(|_| any_row(rng)).collect(),
+            vector: any_vector(rng),
+        }),
         0 => Message::Hello(Hello {
             version_min: rng.u16(..),
             version_max: rng.u16(..),
@@ -339,7 +358,7 @@ fn frames_of_unknown_kinds_are_skipped_wherever_the_stream_is_cut() {
         let (mut stream, mut sent) = (Vec::new(), Vec::new());
         for _ in 0..rng.usize(1..8) {
             if rng.bool() {
-                let (kind, length) = (rng.u8(10..), rng.usize(..2_000));
+                let (kind, length) = (rng.u8(12..), rng.usize(..2_000));
                 encode_frame(&mut stream, kind, |out| out.extend((0..length).map(|at| at as u8)));
             } else {
                 let message = any_message(rng);

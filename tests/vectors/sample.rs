@@ -4,8 +4,8 @@ use cbddc::id::{DeviceId, Dot, NodeId, ReplicaId, VersionVector};
 use cbddc::row::{Body, Row, RowKey, Scope};
 use cbddc::time::Stamp;
 use cbddc::wire::{
-    Ask, Bye, Changes, ClockSample, Closure, Confirm, Hello, MemberNote, MemberReport, Message, Mode, Ping, Pong, Pull,
-    RelayedConfirmation, Report, StartToken,
+    Ask, Bye, Changes, ClockSample, Closure, Confirm, Fetch, Fetched, Hello, MemberNote, MemberReport, Message, Mode,
+    Ping, Pong, Pull, RelayedConfirmation, Report, StartToken,
 };
 
 /// 2026-01-15T10:20:30.123Z.
@@ -208,6 +208,21 @@ pub(crate) fn samples() -> Vec<Sample> {
         ),
         sample("ping", "Ping (kind 5).", Message::Ping(Ping { nonce: u32::MAX, clock })),
         sample("pong", "Pong (kind 6).", Message::Pong(Pong { nonce: 1, clock })),
+        sample(
+            "fetch",
+            "Fetch (kind 10) of two keys, one of a document and one of a record.",
+            Message::Fetch(Fetch { nonce: 300, keys: vec![live_row().key, system_row().key] }),
+        ),
+        sample(
+            "fetched",
+            "Fetched (kind 11): both were looked up, and a document is there.",
+            Message::Fetched(Fetched { nonce: 300, looked: 2, rows: vec![live_row()], vector: vector(&[(1, 300)]) }),
+        ),
+        sample(
+            "fetched-nothing",
+            "Fetched (kind 11): one was looked up, and nothing is there.",
+            Message::Fetched(Fetched { nonce: 1, looked: 1, rows: vec![], vector: vector(&[]) }),
+        ),
         bye("bye-stopping", "Bye (kind 7): the node stops.", Bye::Stopping),
         bye("bye-rotated", "Bye (kind 7): the slot is wanted for another member.", Bye::Rotated),
         bye("bye-duplicate", "Bye (kind 7): another link to the same peer is kept.", Bye::Duplicate),

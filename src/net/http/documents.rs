@@ -171,6 +171,10 @@ fn page_text(page: Page) -> Result<Vec<u8>, Error> {
     }
     text.extend_from_slice(b"],\"next\":");
     json_text(&mut text, &page.next)?;
+    if !page.damaged.is_empty() {
+        text.extend_from_slice(b",\"damaged\":");
+        json_text(&mut text, &page.damaged)?;
+    }
     text.push(b'}');
     Ok(text)
 }

@@ -184,6 +184,17 @@ async fn dispatch<S: Service>(
             let replaced = shared.timed("replace the peer", shared.service.replace(&node_id)).await?;
             Ok(json_response(StatusCode::OK, &replaced))
         }
+        Route::Recovered { decision: None } if reads => recovered::list(shared, query).await,
+        Route::Recovered { decision: None } => Ok(problem::method_not_allowed("GET, HEAD")),
+        Route::Recovered { decision: Some(choice) } if head.method == Method::POST => {
+            recovered::decide(shared, query, choice).await
+        }
+        Route::Recovered { decision: Some(_) } => Ok(problem::method_not_allowed("POST")),
+        Route::Acknowledge if head.method == Method::POST => {
+            route::no_query(query)?;
+            shared.timed("acknowledge", shared.service.acknowledge()).await?;
+            Ok(empty_response(StatusCode::NO_CONTENT))
+        }
         Route::Backups if head.method == Method::POST => {
             route::no_query(query)?;
             let limit = shared.options.job_timeout;
@@ -196,13 +207,7 @@ async fn dispatch<S: Service>(
             let report = shared.timed_for(limit, "check the database", shared.service.check_integrity()).await?;
             Ok(json_response(StatusCode::OK, &report))
         }
-        Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
-        Route::Recovered { decision: None } if reads => recovered::list(shared, query).await,
-        Route::Recovered { decision: None } => Ok(problem::method_not_allowed("GET, HEAD")),
-        Route::Recovered { decision: Some(choice) } if head.method == Method::POST => {
-            recovered::decide(shared, query, choice).await
-        }
-        Route::Recovered { decision: Some(_) } => Ok(problem::method_not_allowed("POST")),
+        Route::Acknowledge | Route::Backups | Route::IntegrityCheck => Ok(problem::method_not_allowed("POST")),
         Route::Peer { .. } => Ok(problem::method_not_allowed("DELETE")),
         Route::ReplacePeer { .. } => Ok(problem::method_not_allowed("POST")),
         _ if !reads => Ok(problem::method_not_allowed("GET, HEAD")),

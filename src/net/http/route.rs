@@ -32,12 +32,14 @@ pub(super) enum Route {
     Peer { node_id: String },
     /// `/v1/peers/{nodeId}/replace`
     ReplacePeer { node_id: String },
+    /// `/v1/recovered`, `/v1/recovered/apply`, `/v1/recovered/drop`
+    Recovered { decision: Option<RecoveredChoice> },
+    /// `/v1/recovered/acknowledge`
+    Acknowledge,
     /// `/v1/backups`
     Backups,
     /// `/v1/integrity-check`
     IntegrityCheck,
-    /// `/v1/recovered`, `/v1/recovered/apply`, `/v1/recovered/drop`
-    Recovered { decision: Option<RecoveredChoice> },
     /// `/health`
     Health,
     /// `/livez`
@@ -72,11 +74,12 @@ impl Route {
             ["v1", "peers"] => Route::Peers,
             ["v1", "peers", node_id] => Route::Peer { node_id: node_name(node_id)? },
             ["v1", "peers", node_id, "replace"] => Route::ReplacePeer { node_id: node_name(node_id)? },
-            ["v1", "backups"] => Route::Backups,
-            ["v1", "integrity-check"] => Route::IntegrityCheck,
             ["v1", "recovered"] => Route::Recovered { decision: None },
             ["v1", "recovered", "apply"] => Route::Recovered { decision: Some(RecoveredChoice::Apply) },
             ["v1", "recovered", "drop"] => Route::Recovered { decision: Some(RecoveredChoice::Drop) },
+            ["v1", "recovered", "acknowledge"] => Route::Acknowledge,
+            ["v1", "backups"] => Route::Backups,
+            ["v1", "integrity-check"] => Route::IntegrityCheck,
             ["health"] => Route::Health,
             ["livez"] => Route::Live,
             ["readyz"] => Route::Ready,

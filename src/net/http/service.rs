@@ -48,10 +48,6 @@ pub(crate) trait Service: 'static {
     async fn untrack(&self, node_id: &str) -> Result<(), Error>;
     /// Admits the device that was refused under a known name.
     async fn replace(&self, node_id: &str) -> Result<Replacement, Error>;
-    /// Makes a backup.
-    async fn backup(&self) -> Result<BackupReport, Error>;
-    /// Looks at all of the database.
-    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// Rows that were kept aside, behind a number.
     async fn recovered(&self, after: u64, limit: usize) -> Result<RecoveredPage, Error>;
     /// Writes them again or forgets them.
@@ -60,6 +56,12 @@ pub(crate) trait Service: 'static {
         choice: RecoveredChoice,
         selection: RecoveredSelection,
     ) -> Result<RecoveredOutcome, Error>;
+    /// A person knows what happened to the database.
+    async fn acknowledge(&self) -> Result<(), Error>;
+    /// Makes a backup.
+    async fn backup(&self) -> Result<BackupReport, Error>;
+    /// Looks at all of the database.
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error>;
     /// How well everything is.
     async fn health(&self) -> HealthReport;
     /// What is counted; with the names of peers where `names` says so.

@@ -12,7 +12,7 @@ fn pull(desk: &mut Desk, link: u64) -> Vec<Output> {
 /// Storage has read one own row of so many bytes.
 fn batch(desk: &Desk, seq: Seq, bytes: usize, own: Seq) -> Batch {
     let rows = alloc::vec![row_of(1, seq, bytes)];
-    Batch::Rows { rows, upto: seq, closure: None, own, knowledge: desk.knowledge.clone() }
+    Batch::Rows { rows, upto: seq, closure: None, own, knowledge: desk.knowledge.clone(), damaged: None }
 }
 fn confirm(upto: Seq) -> Message {
     Message::Confirm(Confirm { stream: 1, upto, vector: VersionVector::new(), relayed: Vec::new() })

@@ -100,8 +100,12 @@ impl World {
             Some(at) => {
                 self.tally.count("bootstrap begun");
                 self.nodes[ends[at]].bootstrapping = true;
-                ways[1 - at].stream =
-                    Some(Stream { mode: Mode::Bootstrap, after: 0, covers: hellos[at].vector.clone() });
+                ways[1 - at].stream = Some(Stream {
+                    mode: Mode::Bootstrap,
+                    after: 0,
+                    covers: hellos[at].vector.clone(),
+                    passes_damage: false,
+                });
             }
             None => {
                 let same = hellos[0].vector == hellos[1].vector && hellos[0].clean && hellos[1].clean;
@@ -112,8 +116,12 @@ impl World {
                     }
                     let member = &self.nodes[ends[1 - from]].table.members[&self.nodes[ends[from]].device];
                     let after = if skip { hellos[from].tail } else { member.cursor };
-                    ways[from].stream =
-                        Some(Stream { mode: Mode::Increment, after, covers: hellos[1 - from].vector.clone() });
+                    ways[from].stream = Some(Stream {
+                        mode: Mode::Increment,
+                        after,
+                        covers: hellos[1 - from].vector.clone(),
+                        passes_damage: false,
+                    });
                 }
             }
         }

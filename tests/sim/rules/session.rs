@@ -247,7 +247,7 @@ impl World {
                     way.queue.clear();
                     way.closed_at = None;
                     let covers = way.stream.as_ref().map(|stream| stream.covers.clone()).unwrap_or_default();
-                    way.stream = Some(Stream { mode: Mode::Reconcile, after: 0, covers });
+                    way.stream = Some(Stream { mode: Mode::Reconcile, after: 0, covers, passes_damage: false });
                 }
                 Ok(true)
             }

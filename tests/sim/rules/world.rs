@@ -266,7 +266,8 @@ impl World {
         let slice = self.rng.usize(1..20);
         let after = node.slice_after;
         let tombstones_max = if self.rng.u8(..20) == 0 { 3 } else { u64::MAX };
-        let retention = Retention { confirmed_by_all, min_age, keep, tombstones_max, upto, after, slice };
+        let retention =
+            Retention { confirmed_by_all, min_age, keep, tombstones_max, bytes_over: 0, upto, after, slice };
         let Reply::Maintained(done) = self.run(at, Request::Maintain(retention))? else { return Err("reply".into()) };
         self.nodes[at].slice_after = done.next;
         if done.dropped > 0 {

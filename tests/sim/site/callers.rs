@@ -68,8 +68,10 @@ impl Site {
     }
     /// Writes one document, for a told story.
     pub fn put(&mut self, at: usize, key: &str) -> Outcome {
+        self.put_at(at, RowKey::replicated("x", key))
+    }
+    pub fn put_at(&mut self, at: usize, key: RowKey) -> Outcome {
         let body = self.value(0);
-        let key = RowKey::replicated("x", key);
         self.ask(at, Client::Write(vec![Write { key, body, expires_at: None, precondition: Precondition::None }]))
     }
     /// Deletes one.

@@ -4,8 +4,8 @@ use super::host::tidies;
 use super::{Event, Outcome, Site};
 use crate::ledger::show;
 use cbddc::proto::{Input, StoreFault, Ticket};
-use cbddc::replica::{Request, Stream, Write, read};
-use cbddc::row::Body;
+use cbddc::replica::{Damaged, Request, Stream, Write, look, read};
+use cbddc::row::{Body, RowKey};
 
 impl Site {
     pub(super) fn begin_commit(&mut self, at: usize) {
@@ -78,6 +78,22 @@ impl Site {
             self.begin_commit(at);
         }
         Ok(())
+    }
+    /// Rows are looked up for a peer.
+    pub fn look(&mut self, at: usize, epoch: u64, ticket: Ticket, keys: &[RowKey]) -> Outcome {
+        if self.hosts[at].epoch != epoch {
+            return Ok(());
+        }
+        let Ok(found) = look(&mut self.hosts[at].table, keys);
+        self.drive(at, Input::Looked { ticket, result: Ok(found) })
+    }
+    /// Somebody reads whatever is damaged on this disk.
+    pub fn meet_damage(&mut self, at: usize) -> Outcome {
+        let table = &self.hosts[at].table;
+        let met: Vec<Damaged> = (table.damaged.keys())
+            .map(|at| Damaged { local_seq: *at, key: table.rows.rows.get(at).map(|(row, _)| row.key.clone()) })
+            .collect();
+        met.into_iter().try_for_each(|damaged| self.drive(at, Input::Damaged(damaged)))
     }
     pub fn read(&mut self, at: usize, epoch: u64, ticket: Ticket, stream: Stream) -> Outcome {
         if self.hosts[at].epoch != epoch {

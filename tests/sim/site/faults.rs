@@ -2,7 +2,9 @@
 
 use super::{Event, Outcome, Site};
 use cbddc::proto::Client;
-use cbddc::time::Millis;
+use cbddc::row::{Head, Row, RowKey};
+use cbddc::time::{Millis, Stamp};
+use std::rc::Rc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(clippy::enum_variant_names, reason = "a fault of the store is called so everywhere")]
@@ -18,6 +20,7 @@ pub enum Fault {
     Untrack,
     SlowCard,
     StoreFault,
+    Rot,
 }
 
 impl Fault {
@@ -47,6 +50,7 @@ impl Fault {
             Fault::Untrack => "untrack",
             Fault::SlowCard => "slow card",
             Fault::StoreFault => "store fault",
+            Fault::Rot => "bit rot",
         }
     }
 }
@@ -92,8 +96,14 @@ impl Plan {
             Fault::Rollback | Fault::Clone => rng.u8(..6) == 0,
             _ => rng.u8(..4) == 0,
         });
+        let mut faults: Vec<Fault> = faults.collect();
+        // Of its own, so that the other runs are those that they were.
+        let mut rot = fastrand::Rng::with_seed(seed ^ 0x0b17_2075);
+        if rot.u8(..4) == 0 {
+            faults.push(Fault::Rot);
+        }
         let mut plan = Plan {
-            faults: faults.collect(),
+            faults,
             nodes,
             operations: 500,
             keys: rng.usize(2..16),
@@ -211,10 +221,40 @@ impl Site {
                 self.say(|| format!("n{at} untracks n{other}"));
                 self.ask(at, Client::Untrack(device))?;
             }
+            Fault::Rot => return Ok(self.rot(at)),
             Fault::SlowCard => self.hosts[at].slow_until = self.time + pause,
             Fault::StoreFault => self.hosts[at].faulty_until = self.time + pause / 4,
         }
         Ok(true)
+    }
+    /// Bits of a row rot on a card, while another card has it or a later one; half the time its head says something else
+    /// from then on.
+    fn rot(&mut self, at: usize) -> bool {
+        let table = &self.hosts[at].table;
+        let elsewhere = |row: &Row| {
+            let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
+            others.any(|(_, host)| host.table.readable(&row.key).is_some_and(|there| there.rank() >= row.rank()))
+        };
+        let fit = |(row, head): &&(Rc<Row>, Head)| {
+            let whole = !row.is_local() && !table.damaged.contains_key(&head.local_seq);
+            whole && head.local_seq <= table.knowledge.covered_upto && elsewhere(row)
+        };
+        let rows: Vec<RowKey> = table.rows.rows.values().filter(fit).map(|(row, _)| row.key.clone()).collect();
+        let Some(key) = self.rng.choice(rows) else { return false };
+        let (garbled, shift) = (self.rng.bool(), self.rng.u64(..2_000));
+        let vector = table.knowledge.vector.clone();
+        self.hosts[at].table.rot(&key, |head| {
+            if garbled {
+                head.stamp = Stamp::new(head.stamp.millis().saturating_add(1_000).saturating_sub(shift), 0);
+                let seq = (head.dot.seq ^ 1).max(1);
+                // One that nobody covers keeps the digests from being compared until it is mended; either is seen.
+                head.dot.seq = if vector.of(head.dot.origin) >= seq { seq } else { head.dot.seq };
+            }
+        });
+        self.say(|| format!("n{at}: {} rots, garbled {garbled}", key.key));
+        let delay = self.rng.u64(..800);
+        self.after(delay, Event::Met { host: at });
+        true
     }
     fn clone_card(&mut self, at: usize) -> usize {
         let disk = self.hosts[at].table.clone();

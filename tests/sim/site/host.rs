@@ -190,6 +190,11 @@ impl Site {
                     let delay = self.rng.u64(0..3);
                     self.after(delay, Event::Read { host: at, epoch, ticket, stream });
                 }
+                Output::Look { ticket, keys } => {
+                    let epoch = self.hosts[at].epoch;
+                    let delay = self.rng.u64(0..3);
+                    self.after(delay, Event::Look { host: at, epoch, ticket, keys });
+                }
                 Output::Answer { client, result } => {
                     let host = &mut self.hosts[at];
                     let ticket = host.callers.remove(&client);
@@ -213,6 +218,7 @@ impl Site {
             Said::DeviceCloned => "clone noticed",
             Said::ApplyFailed { .. } => "apply failed",
             Said::InSync { .. } => "in sync",
+            Said::Mended { .. } => "row mended",
             Said::Unlinked { .. } | Said::Linked { .. } => "session ends and begins",
             _ => return Ok(()),
         };

@@ -3,7 +3,7 @@
 use super::faults::Fault;
 use super::{Event, Outcome, START, Site};
 use crate::ledger::show;
-use cbddc::row::{Row, Scope};
+use cbddc::row::{Row, RowKey, Scope};
 use cbddc::time::Millis;
 use std::rc::Rc;
 
@@ -35,6 +35,7 @@ impl Site {
         while self.time < until {
             let next = self.time + step;
             self.run_until(next)?;
+            self.mend_by_hand()?;
             // A prime: nobody's timers may keep step with the moments at which they are looked at.
             step = (step + step / 4).min(1_997);
             quiet = if self.is_quiet() && self.unnoticed().is_none() { quiet + 1 } else { 0 };
@@ -83,6 +84,30 @@ impl Site {
         };
         self.must_change.iter().find(still).map(|(at, ..)| *at)
     }
+    /// Whatever is damaged is met by somebody; what nobody has any more is written anew by whoever needs it.
+    fn mend_by_hand(&mut self) -> Outcome {
+        for at in 0..self.hosts.len() {
+            if self.hosts[at].dead || self.hosts[at].table.damaged.is_empty() {
+                continue;
+            }
+            self.meet_damage(at)?;
+            let table = &self.hosts[at].table;
+            let somewhere = |row: &Row| {
+                let others = self.hosts.iter().filter(|host| !host.dead);
+                let mut there = others.filter_map(|host| host.table.readable(&row.key));
+                there.any(|there| there.rank() >= row.rank())
+            };
+            let rows = table.damaged.keys().filter_map(|at| table.rows.rows.get(at));
+            let lost: Vec<RowKey> = rows.filter(|(row, _)| !somewhere(row)).map(|(row, _)| row.key.clone()).collect();
+            let up = self.hosts[at].engine.is_some();
+            for key in lost.into_iter().filter(|_| up) {
+                self.tally.count("damage written anew by hand");
+                self.say(|| format!("n{at}: {} is lost, and written anew", key.key));
+                self.put_at(at, key)?;
+            }
+        }
+        Ok(())
+    }
     fn is_quiet(&self) -> bool {
         let mut alive = self.hosts.iter().filter(|host| !host.dead);
         let Some(first) = alive.next() else { return true };
@@ -99,9 +124,13 @@ impl Site {
         let mut expected = None;
         let same = |host: &super::Host| {
             let (known, of_first) = (&host.table.knowledge, &first.table.knowledge);
-            settled(host) && known.vector == of_first.vector && known.digest == of_first.digest
+            settled(host)
+                && host.table.damaged.is_empty()
+                && known.vector == of_first.vector
+                && known.digest == of_first.digest
         };
         settled(first)
+            && first.table.damaged.is_empty()
             && alive.all(|host| same(host) && docs(host) == *expected.get_or_insert_with(|| docs(first)))
             && !docs(first).iter().any(|row| row.is_expired(now))
     }

@@ -6,9 +6,9 @@ use crate::table::MemTable;
 use cbddc::id::{DeviceId, Seq};
 use cbddc::proto::{Client, DialFailure, Engine, Event, Input, LinkId, Now, Output, PeerView, Settings};
 use cbddc::proto::{Target, Ticket};
-use cbddc::replica::{Precondition, Request, Stream, Write, execute, read};
+use cbddc::replica::{Precondition, Request, Stream, Write, execute, look, read};
 use cbddc::retry::RetryPolicy;
-use cbddc::row::{Body, RowKey};
+use cbddc::row::{Body, Head, RowKey};
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::{BeaconKey, Message};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +29,7 @@ pub struct Node {
     due: Millis,
     store: VecDeque<(Ticket, Reading, Request)>,
     reads: VecDeque<(Ticket, Stream)>,
+    looks: VecDeque<(Ticket, Vec<RowKey>)>,
 }
 
 /// A message that left, with what was on the sender's disk then.
@@ -119,6 +120,7 @@ impl Bench {
             due: 0,
             store: VecDeque::new(),
             reads: VecDeque::new(),
+            looks: VecDeque::new(),
         });
         self.start(at);
         at
@@ -142,6 +144,7 @@ impl Bench {
         node.engine = None;
         node.store.clear();
         node.reads.clear();
+        node.looks.clear();
         node.stalled = false;
         self.cut_all(at);
     }
@@ -229,6 +232,10 @@ impl Bench {
             let Ok(batch) = read(&mut self.nodes[at].table, &stream);
             self.drive(at, Input::Streamed { ticket, result: Ok(batch) });
         }
+        for (ticket, keys) in core::mem::take(&mut self.nodes[at].looks) {
+            let Ok(found) = look(&mut self.nodes[at].table, &keys);
+            self.drive(at, Input::Looked { ticket, result: Ok(found) });
+        }
     }
     pub fn drive(&mut self, at: usize, input: Input) {
         let node = &mut self.nodes[at];
@@ -251,6 +258,7 @@ impl Bench {
                 Output::Announce { datagram } => self.air.push((at, datagram)),
                 Output::Store { ticket, now, request } => node.store.push_back((ticket, now, request)),
                 Output::Stream { ticket, stream } => node.reads.push_back((ticket, stream)),
+                Output::Look { ticket, keys } => node.looks.push_back((ticket, keys)),
                 Output::Answer { client, .. } => node.answers.push(client),
                 Output::Changed { .. } | Output::Report { .. } => {}
                 Output::Event(event) => node.events.push(event),
@@ -281,6 +289,11 @@ impl Bench {
     }
     pub fn get(&self, at: usize, key: &str) -> Option<String> {
         get(&self.nodes[at].table, key)
+    }
+    /// A row rots, and somebody reads it.
+    pub fn rot(&mut self, at: usize, key: &str, garble: impl FnOnce(&mut Head)) {
+        let damaged = self.nodes[at].table.rot(&RowKey::replicated("x", key), garble).expect("it is there");
+        self.drive(at, Input::Damaged(damaged));
     }
     /// Whether all that are up show the same documents, and at least one.
     pub fn agrees(&self) -> bool {

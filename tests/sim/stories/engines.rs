@@ -362,3 +362,59 @@ pub fn who_finds_a_difference_tells_the_peer() {
     );
     assert!(bench.get(0, "y").is_some());
 }
+
+// B holds an older version of x, since A's newer one has not reached it. A's row rots. What B has must not take its place:
+// C has the newer one, and comes later.
+pub fn a_damaged_row_does_not_give_way_to_an_older_one() {
+    let [mut a, mut b, mut c] = [1, 2, 3].map(Replica::new);
+    a.put("x", "old");
+    b.take(&mut a);
+    a.put("x", "new");
+    c.take(&mut a);
+    let mut bench = Bench::of([a, b, c]);
+    // B's stream from A stands still: its card does not finish an fsync.
+    bench.nodes[1].stalled = true;
+    bench.link(0, 1);
+    bench.run(200);
+    bench.rot(0, "x", |head| head.stamp = cbddc::time::Stamp::ZERO);
+    bench.run(1_000);
+    assert_ne!(
+        bench.nodes[0].table.readable(&RowKey::replicated("x", "x")).and_then(|row| row.value()),
+        Some(&b"old"[..])
+    );
+    bench.link(0, 2);
+    assert!(bench.run_until(20_000, |bench| bench.nodes[0].table.damaged.is_empty()), "it is not mended");
+    assert_eq!(bench.get(0, "x").as_deref(), Some("new"));
+    bench.nodes[1].stalled = false;
+    assert!(bench.run_until(20_000, Bench::agrees), "they do not come together");
+    assert_eq!(bench.get(1, "x").as_deref(), Some("new"));
+}
+
+// A's row rots before B has it; C has it, and is away. A's stream must not close over it before B was asked, or B claims
+// what it does not have while it could say so.
+pub fn a_stream_does_not_close_over_a_damaged_row_before_the_receiver_was_asked() {
+    let [mut a, b, mut c] = [1, 2, 3].map(Replica::new);
+    a.put("x", "here");
+    a.put("y", "too");
+    c.take(&mut a);
+    let mut bench = Bench::of([a, b, c]);
+    let at = bench.nodes[0].table.rot(&RowKey::replicated("x", "x"), |_| {});
+    assert!(at.is_some());
+    bench.link(0, 1);
+    bench.run(3_000);
+    assert_eq!(bench.get(1, "y").as_deref(), Some("too"), "one damaged row must not hold up the others");
+    let fetch = bench.sent.iter().position(|sent| sent.from == 0 && matches!(sent.message, Message::Fetch(_)));
+    let closes = |sent: &Sent| match &sent.message {
+        Message::Changes(changes) => sent.from == 0 && changes.closure.is_some(),
+        _ => false,
+    };
+    let closed = bench.sent.iter().position(closes);
+    assert!(fetch.is_some() && closed.is_some() && fetch < closed, "asked at {fetch:?}, closed at {closed:?}");
+    assert!(!bench.engine(0).damaged().is_empty(), "it is named until somebody has it");
+    bench.link(0, 2);
+    assert!(bench.run_until(20_000, |bench| bench.nodes[0].table.damaged.is_empty()), "C has it");
+    assert_eq!(bench.get(0, "x").as_deref(), Some("here"));
+    // B claims x and has not got it; the digests tell, now that they can be compared again.
+    assert!(bench.run_until(60_000, Bench::agrees), "they do not come together");
+    assert_eq!(bench.nodes[0].table.knowledge.replica, bench.engine(0).knowledge().replica);
+}

@@ -111,7 +111,10 @@ impl Replica {
         self.meet(to);
         let after = if mode == Mode::Increment { to.table.members[&self.device].cursor } else { 0 };
         let announced = self.table.knowledge.vector.clone();
-        let Ok(batch) = read(&mut self.table, &Stream { mode, after, covers: to.table.knowledge.vector.clone() });
+        let Ok(batch) = read(
+            &mut self.table,
+            &Stream { mode, after, covers: to.table.knowledge.vector.clone(), passes_damage: false },
+        );
         let Batch::Rows { mut rows, mut upto, mut closure, own, .. } = batch else { return None };
         if rows.len() > most {
             rows.truncate(most);
@@ -182,6 +185,7 @@ impl Replica {
             min_age,
             keep,
             tombstones_max: u64::MAX,
+            bytes_over: 0,
             upto: LocalSeq::MAX,
             after: 0,
             slice: 64,

@@ -201,20 +201,6 @@ impl Service for Memory {
         let node_id = node_id.to_string();
         if node_id == "gateway 07" { Ok(Replacement { node_id, device, address }) } else { Err(no_such_peer()) }
     }
-    async fn backup(&self) -> Result<BackupReport, Error> {
-        Ok(BackupReport {
-            path: "/b/backup-20260115-000001.db".to_string(),
-            bytes: 4096,
-            duration_ms: 7,
-            unchanged: false,
-        })
-    }
-    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
-        if let Some(error) = self.op_error.get() {
-            return Err(error());
-        }
-        Ok(IntegrityReport { ok: true, rows: 3, complete: true, duration_ms: 7 })
-    }
     /// One row waits, `x` of `users`.
     async fn recovered(&self, after: u64, _: usize) -> Result<RecoveredPage, Error> {
         if after > 0 {
@@ -241,6 +227,23 @@ impl Service for Memory {
         let settled = u64::from(all || selection.keys.contains(&"x".to_string()));
         let written = if choice == RecoveredChoice::Apply { settled } else { 0 };
         Ok(RecoveredOutcome { written, settled, damaged: 0, waiting: 2 - settled })
+    }
+    async fn acknowledge(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn backup(&self) -> Result<BackupReport, Error> {
+        Ok(BackupReport {
+            path: "/b/backup-20260115-000001.db".to_string(),
+            bytes: 4096,
+            duration_ms: 7,
+            unchanged: false,
+        })
+    }
+    async fn check_integrity(&self) -> Result<IntegrityReport, Error> {
+        if let Some(error) = self.op_error.get() {
+            return Err(error());
+        }
+        Ok(IntegrityReport { ok: true, rows: 3, complete: true, duration_ms: 7 })
     }
     async fn health(&self) -> HealthReport {
         let mut entry = HealthEntry::of(self.health.get());

@@ -1,0 +1,232 @@
+//! Rows that are damaged on this disk: every linked peer is asked for them by key, until one has given what is certain.
+//!
+//! A stream of ours stops before such a row until its receiver was asked: a closure beyond it would make the receiver
+//! claim a row that it never got. What nobody has stays named until it is written anew; everything else goes on.
+
+use super::engine::{Engine, Pending};
+use super::io::{Event, LinkId, Now, Output, StoreFault, Ticket};
+use crate::id::{DeviceId, LocalSeq, VersionVector};
+use crate::limits::{DAMAGED_MAX, FETCH_KEYS_MAX};
+use crate::replica::{Damaged, Found, Offer, Repaired, Request};
+use crate::row::{RowKey, Scope};
+use crate::time::Millis;
+use crate::wire::{Fetch, Fetched, Message};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// A peer that does not answer for so long is of a version that does not know the question.
+const FETCH_MS: Millis = 10_000;
+/// Peers that had nothing certain are asked again after this, and later each time.
+const AGAIN_MS: Millis = 2_000;
+/// But not later than this.
+const AGAIN_MAX_MS: Millis = 600_000;
+
+/// What is known to be damaged.
+#[derive(Default)]
+pub(super) struct Repairs {
+    rows: BTreeMap<RowKey, Wanted>,
+    /// What was covered when the last of them was found.
+    known: VersionVector,
+    again_at: Option<Millis>,
+    turns: u32,
+    /// Looked up for peers.
+    looking: BTreeMap<Ticket, (LinkId, u32)>,
+    nonce: u32,
+}
+
+struct Wanted {
+    local_seq: LocalSeq,
+    /// Who was asked and had nothing certain.
+    without: BTreeSet<DeviceId>,
+}
+
+/// A question to a peer that is not answered yet.
+pub(super) struct Fetching {
+    nonce: u32,
+    keys: Vec<RowKey>,
+    at: Millis,
+}
+
+impl Repairs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.again_at
+    }
+    fn without(&mut self, keys: &[RowKey], device: DeviceId) {
+        for key in keys {
+            if let Some(wanted) = self.rows.get_mut(key) {
+                wanted.without.insert(device);
+            }
+        }
+    }
+}
+
+impl Fetching {
+    pub(super) fn deadline(&self) -> Millis {
+        self.at + FETCH_MS
+    }
+}
+
+impl Engine {
+    /// Keys of rows that are damaged here and that no peer has given yet, with whether every linked peer was asked.
+    pub fn damaged(&self) -> Vec<(RowKey, bool)> {
+        let linked: Vec<DeviceId> = self.sessions.values().filter(|s| s.met().is_some()).map(|s| s.device).collect();
+        let asked = |wanted: &Wanted| linked.iter().all(|device| wanted.without.contains(device));
+        self.repairs.rows.iter().map(|(key, wanted)| (key.clone(), asked(wanted))).collect()
+    }
+
+    /// A damaged row was found. What never leaves the node nobody else can have. Says whether peers are asked for it.
+    pub(super) fn found_damaged(&mut self, now: Now, damaged: Damaged) -> bool {
+        let Damaged { local_seq, key: Some(key) } = damaged else { return false };
+        // One that is not known of yet is found again.
+        if key.scope == Scope::Local || local_seq > self.knowledge.tail {
+            return false;
+        }
+        let repairs = &mut self.repairs;
+        if repairs.rows.get(&key).is_some_and(|wanted| wanted.local_seq == local_seq) {
+            return true;
+        }
+        if repairs.rows.len() >= DAMAGED_MAX {
+            return false;
+        }
+        repairs.rows.insert(key, Wanted { local_seq, without: BTreeSet::new() });
+        repairs.known.join(&self.knowledge.vector);
+        repairs.turns = 0;
+        repairs.again_at = Some(now.mono + AGAIN_MS);
+        self.fetch_all(now);
+        true
+    }
+
+    pub(super) fn fetch_all(&mut self, now: Now) {
+        let links: Vec<LinkId> = self.sessions.keys().copied().collect();
+        links.into_iter().for_each(|link| self.fetch(now, link));
+    }
+
+    /// Asks a peer for what it was not asked for yet. Where that is nothing, our stream to it goes on.
+    pub(super) fn fetch(&mut self, now: Now, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        if session.fetching.is_some() || session.met().is_none() {
+            return;
+        }
+        let device = session.device;
+        let wanted = self.repairs.rows.iter().filter(|(_, wanted)| !wanted.without.contains(&device));
+        let keys: Vec<RowKey> = wanted.map(|(key, _)| key.clone()).take(FETCH_KEYS_MAX).collect();
+        if keys.is_empty() {
+            if let Some(out) = session.outgoing.as_mut().filter(|out| out.stopped) {
+                // Nothing is known to be damaged any more: the row is looked at again.
+                (out.stopped, out.passes_damage) = (false, !self.repairs.rows.is_empty());
+                self.pump(now, link);
+            }
+            return;
+        }
+        self.repairs.nonce = self.repairs.nonce.wrapping_add(1);
+        let nonce = self.repairs.nonce;
+        session.fetching = Some(Fetching { nonce, keys: keys.clone(), at: now.mono });
+        self.send(link, Message::Fetch(Fetch { nonce, keys }));
+    }
+
+    /// A peer asks.
+    pub(super) fn asked_for_rows(&mut self, link: LinkId, fetch: Fetch) {
+        // One question of a peer at a time: whoever asks more gets no answer to that.
+        if self.repairs.looking.values().any(|(of, _)| *of == link) {
+            return;
+        }
+        let ticket = self.next_ticket();
+        self.repairs.looking.insert(ticket, (link, fetch.nonce));
+        self.outputs.push_back(Output::Look { ticket, keys: fetch.keys });
+    }
+
+    pub(super) fn looked(&mut self, ticket: Ticket, result: Result<Found, StoreFault>) {
+        let Some((link, nonce)) = self.repairs.looking.remove(&ticket) else { return };
+        let Ok(Found { rows, looked, vector }) = result else { return };
+        if self.sessions.contains_key(&link) {
+            let looked = u32::try_from(looked).unwrap_or(u32::MAX);
+            self.send(link, Message::Fetched(Fetched { nonce, looked, rows, vector }));
+        }
+    }
+
+    /// A peer has answered.
+    pub(super) fn fetched(&mut self, now: Now, link: LinkId, fetched: Fetched) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        let Some(asked) = session.fetching.take_if(|asked| asked.nonce == fetched.nonce) else { return };
+        let looked = usize::try_from(fetched.looked).unwrap_or(usize::MAX);
+        let keys: Vec<RowKey> = asked.keys.into_iter().take(looked.max(1)).collect();
+        let rows = fetched.rows.into_iter().filter(|row| keys.contains(&row.key)).collect();
+        let offer = Offer { keys: keys.clone(), rows, vector: fetched.vector, known: self.repairs.known.clone() };
+        let device = session.device;
+        self.store(now, Pending::Repair { device, keys }, Request::Repair(offer));
+    }
+
+    pub(super) fn repaired(
+        &mut self,
+        now: Now,
+        device: DeviceId,
+        keys: &[RowKey],
+        result: Result<Repaired, StoreFault>,
+    ) {
+        let Repaired { mended, left } = result.unwrap_or_default();
+        mended.iter().for_each(|key| drop(self.repairs.rows.remove(key)));
+        self.repairs.without(&left, device);
+        if mended.is_empty() && left.is_empty() {
+            // The disk could not do it: the same is asked for again, later.
+            self.repairs.without(keys, device);
+        }
+        if !mended.is_empty() {
+            self.counters.rows_mended += mended.len() as u64;
+            self.outputs.push_back(Output::Changed { keys: mended.clone() });
+            self.event(Event::Mended { keys: mended });
+            self.rows_relayed(now);
+        }
+        if self.repairs.is_empty() {
+            self.repairs.again_at = None;
+            // Digests may be compared again; whoever was told that they may not hears so.
+            for session in self.sessions.values_mut() {
+                session.outgoing.iter_mut().for_each(|out| (out.closed_at, out.say_closure) = (None, true));
+            }
+        }
+        self.fetch_all(now);
+        self.own_rows_stored(now);
+    }
+
+    /// Rows of these keys were written anew here, or have come from a peer: nothing of them is damaged any more.
+    pub(super) fn overwritten<'a>(&mut self, now: Now, keys: impl Iterator<Item = &'a RowKey>) {
+        let before = self.repairs.rows.len();
+        if before > 0 {
+            keys.for_each(|key| drop(self.repairs.rows.remove(key)));
+        }
+        if self.repairs.rows.len() < before {
+            self.fetch_all(now);
+        }
+    }
+
+    /// A session has begun: who it is with may have got meanwhile what it lacked.
+    pub(super) fn may_be_asked_again(&mut self, device: DeviceId) {
+        for wanted in self.repairs.rows.values_mut() {
+            wanted.without.remove(&device);
+        }
+    }
+
+    pub(super) fn repair_timers(&mut self, now: Now) {
+        let late = |fetching: &mut Fetching| now.mono >= fetching.deadline();
+        let mut unanswered = Vec::new();
+        for session in self.sessions.values_mut() {
+            if let Some(fetching) = session.fetching.take_if(late) {
+                unanswered.push((session.device, fetching.keys));
+            }
+        }
+        let any = !unanswered.is_empty();
+        unanswered.into_iter().for_each(|(device, keys)| self.repairs.without(&keys, device));
+        let again = self.repairs.again_at.is_some_and(|at| at <= now.mono);
+        if again {
+            self.repairs.turns = self.repairs.turns.saturating_add(1);
+            let wait = (AGAIN_MS << self.repairs.turns.min(16)).min(AGAIN_MAX_MS);
+            self.repairs.again_at = (!self.repairs.is_empty()).then_some(now.mono + wait);
+            self.repairs.rows.values_mut().for_each(|wanted| wanted.without.clear());
+        }
+        if any || again {
+            self.fetch_all(now);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A database that is damaged in its structure gives way to a new one: it is set aside, the newest good backup is brought
+//! back or an empty one begun, and every whole row of the damaged one is carried over. Peers fill in the rest.
+//!
+//! Nothing is deleted and nothing is overwritten. A note beside the database says what is under way, so that a start after a
+//! power cut at any instant takes it up where it stood; carrying a row twice changes nothing.
+
+use super::commit::Open;
+use super::disk::{Disk, Entry};
+use super::failure::{self, Failure};
+use super::open::{beside, folder_of, sync_folder};
+use super::salvage::{self, Remains};
+use super::state::State;
+use super::table::SqlTable;
+use super::{Options, aside, backup, restore};
+use crate::error::Error;
+use crate::id::{ReplicaId, VersionVector};
+use crate::replica::Table;
+use crate::row::Row;
+use crate::time::{Reading, Stamp};
+use serde::{Deserialize, Serialize};
+use std::format;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// The note of a recovery that is under way, beside the database.
+const UNDER_WAY: &str = ".recovering";
+/// The note of one that is over, until a person has acknowledged it.
+const INCIDENT: &str = ".incident";
+/// Rows that are carried over in one transaction.
+const CARRIED_AT_ONCE: usize = 512;
+const CARRIED_BYTES: usize = 1024 * 1024;
+
+/// What happened to the database, for a person who has not acknowledged it yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Incident {
+    /// What was found.
+    pub found: String,
+    /// Where the damaged database is.
+    pub set_aside: PathBuf,
+    /// The backup that was brought back; none where the database began empty.
+    pub backup: Option<PathBuf>,
+    /// Rows that were carried over from the damaged database.
+    pub carried: u64,
+    /// Rows in it that could not be read.
+    pub damaged: u64,
+    /// Pages in it that could not be read.
+    pub unreadable_pages: u64,
+}
+
+impl Incident {
+    /// What may be missing, in a sentence.
+    pub fn said(&self) -> String {
+        let from = match &self.backup {
+            Some(backup) => format!("the backup {} was brought back", backup.display()),
+            None => "no good backup was found, so it began empty".to_string(),
+        };
+        format!(
+            "the database was damaged and is set aside as {}: {from}, and {} whole rows were carried over; {} rows and {} pages \
+             could not be read. What only they held, and no peer has, is missing",
+            self.set_aside.display(),
+            self.carried,
+            self.damaged,
+            self.unreadable_pages
+        )
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct UnderWay {
+    found: String,
+    set_aside: PathBuf,
+    #[serde(default)]
+    backup: Option<PathBuf>,
+}
+
+/// Whether and from what a damaged database may be recovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Where backups are.
+    pub backups: PathBuf,
+    /// Peers are configured, so that somebody may fill in what is missing.
+    pub peers: bool,
+}
+
+/// Takes up a recovery that a power cut has interrupted. Before SQLite sees the database.
+pub(super) fn is_under_way(disk: &dyn Disk, path: &Path) -> bool {
+    matches!(disk.entry(&beside(path, UNDER_WAY)), Ok(Some(Entry::File(_))))
+}
+
+/// Sets the damaged database aside, if there is anything to take its place from. SQLite has it closed.
+///
+/// # Errors
+/// There is neither a backup nor a peer, or recovery is not wanted: nothing was touched. The disk's.
+pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
+    let (disk, path) = (&*options.disk, &options.path);
+    if is_under_way(disk, path) {
+        return Ok(());
+    }
+    let at = path.display();
+    let by_hand =
+        "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
+    let Some(recovery) = &options.recovery else {
+        let message = format!("{at} is damaged: {found}; Persistence.AutoRecover is off: {by_hand}");
+        return Err(Error::DatabaseCorruption { message, source: None });
+    };
+    log::error!("event=DatabaseDamaged path={at} cause=\"{found}\"");
+    let remains = salvage::survey(disk, path).map_err(|error| failure::file("reading", path, error))?;
+    let peers = recovery.peers || remains.members.values().any(|member| member.tracked);
+    if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
+        let message = format!(
+            "{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}"
+        );
+        return Err(Error::DatabaseCorruption { message, source: None });
+    }
+    let set_aside = aside::free_name(disk, path);
+    let under_way = UnderWay { found: found.to_string(), set_aside, backup: None };
+    note(disk, path, UNDER_WAY, &under_way)
+}
+
+/// Moves the damaged database out of the way and puts a backup, or nothing, in its place; unless that is done already.
+pub(super) fn make_way(options: &Options) -> Result<(), Error> {
+    let (disk, path) = (&*options.disk, &options.path);
+    let under_way: UnderWay = read(disk, path, UNDER_WAY)?;
+    let old = &under_way.set_aside;
+    if matches!(disk.entry(old), Ok(None)) && !matches!(disk.entry(path), Ok(None)) {
+        disk.rename(path, old).map_err(|error| failure::file("setting aside", path, error))?;
+        sync_folder(disk, folder_of(path))?;
+    }
+    if matches!(disk.entry(path), Ok(None)) {
+        // Logs that are still there are those of the damaged one.
+        aside::logs(disk, path, old)?;
+        log::error!("event=DatabaseSetAside path={} as={}", path.display(), old.display());
+        match options.recovery.as_ref().and_then(|recovery| backup::newest_good(disk, &recovery.backups)) {
+            Some(backup) => {
+                let under_way = UnderWay { backup: Some(backup.clone()), ..under_way };
+                note(disk, path, UNDER_WAY, &under_way)?;
+                restore::copy_in_place(disk, &backup, path)?;
+                log::warn!("event=BackupRestored path={}", backup.display());
+            }
+            None => disk.create(path).map_err(|error| failure::file("creating the database", path, error))?,
+        }
+    }
+    // A backup is marked as one: from here on it is the database, and takes a new identity.
+    restore::notice(disk, path).map(drop)
+}
+
+/// Carries over what is whole in the database that was set aside; the new one is open, and nobody uses it yet.
+pub(super) fn carry_over(
+    connection: &rusqlite::Connection,
+    options: &Options,
+    state: &mut State,
+    version: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Incident, Failure> {
+    let (disk, path) = (&*options.disk, &options.path);
+    let under_way: UnderWay = read(disk, path, UNDER_WAY)?;
+    let old = &under_way.set_aside;
+    let failed = |error: io::Error| Failure::from(failure::file("reading", old, error));
+    let remains = salvage::survey(disk, old).map_err(failed)?;
+    succeed(connection, state, &remains, version, random)?;
+    let mut carrying = Carrying {
+        connection,
+        state,
+        confirmed: remains.members.values().map(|member| member.confirmed.clone()).collect(),
+        waiting: Vec::new(),
+        bytes: 0,
+        carried: 0,
+        failed: None,
+    };
+    let known = remains.knowledge.as_ref();
+    let unsent = |row: &Row| known.is_some_and(|k| row.dot.origin == k.replica && row.dot.seq > k.sent);
+    salvage::each_row(disk, old, &remains, |row| {
+        if !unsent(&row) {
+            carrying.take(row);
+        }
+    })
+    .map_err(failed)?;
+    carrying.flush(true)?;
+    // Proved never to have been sent: written again as new where this node has to bootstrap.
+    salvage::each_row(disk, old, &remains, |row| {
+        if unsent(&row) {
+            carrying.take(row);
+        }
+    })
+    .map_err(failed)?;
+    carrying.flush(false)?;
+    let carried = carrying.carried;
+    let incident = Incident {
+        found: under_way.found.clone(),
+        set_aside: old.clone(),
+        backup: under_way.backup.clone(),
+        carried,
+        damaged: remains.damaged,
+        unreadable_pages: remains.unreadable,
+    };
+    note(disk, path, INCIDENT, &incident)?;
+    let done = beside(path, UNDER_WAY);
+    disk.remove(&done).map_err(|error| Failure::from(failure::file("removing", &done, error)))?;
+    sync_folder(disk, folder_of(path))?;
+    log::warn!(
+        "event=DatabaseRecovered path={} carried={} damaged={} unreadablePages={}",
+        path.display(),
+        carried,
+        remains.damaged,
+        remains.unreadable
+    );
+    Ok(incident)
+}
+
+/// The new identity, and what was known of members.
+fn succeed(
+    connection: &rusqlite::Connection,
+    state: &mut State,
+    remains: &Remains,
+    version: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<(), Failure> {
+    let open = Open::begin(connection)?;
+    let mut knowledge = state.knowledge.clone();
+    let old = remains.knowledge.as_ref();
+    let mut above: Vec<ReplicaId> = remains.highest.into_iter().chain(old.map(|old| old.replica)).collect();
+    above.extend(remains.members.values().map(|member| member.replica));
+    let hlc = old.map_or(Stamp::ZERO, |old| old.hlc.last());
+    knowledge.succeed(&above, hlc, version.max(old.map_or(0, |old| old.version)) + 1, random());
+    for (device, member) in &remains.members {
+        // The new database claims less than the old one: every stream is asked for from its start.
+        let member = crate::replica::MemberState { cursor: 0, ..member.clone() };
+        SqlTable::new(connection, state).set_member(device, &member)?;
+    }
+    for row in &remains.aside {
+        if SqlTable::new(connection, state).keep_recovered(row)? {
+            knowledge.recovered += 1;
+        }
+    }
+    state.set_knowledge(knowledge);
+    state.store(connection)?;
+    Ok(open.commit()?)
+}
+
+/// Rows on their way, some at a time.
+struct Carrying<'a> {
+    connection: &'a rusqlite::Connection,
+    state: &'a mut State,
+    confirmed: Vec<VersionVector>,
+    waiting: Vec<Row>,
+    bytes: usize,
+    carried: u64,
+    failed: Option<Failure>,
+}
+
+impl Carrying<'_> {
+    fn take(&mut self, row: Row) {
+        self.bytes += row.encoded_bytes();
+        self.waiting.push(row);
+        if (self.waiting.len() >= CARRIED_AT_ONCE || self.bytes >= CARRIED_BYTES) && self.failed.is_none() {
+            self.failed = self.write(false).err();
+        }
+    }
+    /// Writes what waits; with `sent`, all that was carried so far may be known to somebody.
+    fn flush(&mut self, sent: bool) -> Result<(), Failure> {
+        match self.failed.take() {
+            Some(failure) => Err(failure),
+            None => self.write(sent),
+        }
+    }
+    fn write(&mut self, sent: bool) -> Result<(), Failure> {
+        let open = Open::begin(self.connection)?;
+        let mut knowledge = self.state.knowledge.clone();
+        // Stamps are as they were: no clock is asked.
+        let now = Reading { millis: 0, believed: false };
+        for row in std::mem::take(&mut self.waiting) {
+            let mut table = SqlTable::new(self.connection, self.state);
+            self.carried += u64::from(knowledge.carry(&mut table, now, row, &self.confirmed)?);
+        }
+        if sent {
+            knowledge.count_all_as_sent();
+        }
+        knowledge.version += 1;
+        self.bytes = 0;
+        self.state.set_knowledge(knowledge);
+        self.state.store(self.connection)?;
+        Ok(open.commit()?)
+    }
+}
+
+/// The incident that nobody has acknowledged yet.
+pub(super) fn incident(disk: &dyn Disk, path: &Path) -> Option<Incident> {
+    read(disk, path, INCIDENT).ok()
+}
+
+/// A person knows of it.
+pub(super) fn acknowledge(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    let at = beside(path, INCIDENT);
+    match disk.remove(&at) {
+        Ok(()) => sync_folder(disk, folder_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failure::file("removing", &at, error)),
+    }
+}
+
+fn note<T: Serialize>(disk: &dyn Disk, path: &Path, suffix: &str, what: &T) -> Result<(), Error> {
+    let (at, partial) = (beside(path, suffix), beside(path, &format!("{suffix}.partial")));
+    let bytes = serde_json::to_vec(what)
+        .map_err(|error| Error::persistence("a note could not be written; report this", Some(error.into())))?;
+    let written = disk.write(&partial, &bytes).and_then(|()| disk.rename(&partial, &at));
+    written.map_err(|error| failure::file("writing", &at, error))?;
+    sync_folder(disk, folder_of(path))
+}
+
+/// Longest note that is read.
+const NOTE_BYTES_MAX: usize = 64 * 1024;
+
+fn read<T: for<'de> Deserialize<'de>>(disk: &dyn Disk, path: &Path, suffix: &str) -> Result<T, Error> {
+    let at = beside(path, suffix);
+    let bytes = disk.read_start(&at, NOTE_BYTES_MAX).map_err(|error| failure::file("reading", &at, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Error::persistence(format!("{} is not a note of this node; move it away", at.display()), Some(error.into()))
+    })
+}
