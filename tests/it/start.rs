@@ -21,6 +21,10 @@ fn with_no_configuration_at_all_a_node_serves() {
     let key = fs::read_to_string(node.path("data/cluster.key")).unwrap();
     assert!(key.len() == 65 && key.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()), "{key:?}");
     assert_eq!(fs::metadata(node.path("data/cluster.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    // Whatever holds keys or documents is its owner's alone.
+    for file in fs::read_dir(node.path("data")).unwrap().map(Result::unwrap) {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
+    }
     let name = node.status()["nodeId"].as_str().unwrap().to_string();
     let log = node.log();
     let device = field(log.lines().find(|line| line.contains("node started")).unwrap(), "device");
