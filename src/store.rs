@@ -220,6 +220,10 @@ impl Store {
             }
         };
         let Ready { connection, state, members, created, clean, restored } = ready;
+        if refused.is_none() {
+            // SQLite syncs the folder of a new log too, and does not look at what becomes of it.
+            open::sync_folder(&*options.disk, open::folder_of(&path))?;
+        }
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
         let opened = Opened {
             knowledge: state.knowledge.clone(),

@@ -4,7 +4,7 @@
 
 use super::disk::Disk;
 use super::failure;
-use super::open::is_folder;
+use super::open::{beside, is_folder};
 use super::schema::{APPLICATION_ID, BACKUP_ID, RESTORED_ID};
 use crate::error::Error;
 use std::io;
@@ -13,6 +13,10 @@ use std::path::Path;
 const HEADER_BYTES: usize = 100;
 /// Where the application id stands (SQLite's file format, section 1.3).
 const ID_AT: usize = 68;
+
+/// A rollback journal begins with this; the number of pages before the transaction stands in bytes 16 to 19 (section 3).
+const JOURNAL: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+const JOURNAL_HEADER_BYTES: usize = 28;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,19 @@ fn of(header: &[u8]) -> Kind {
         // An interrupted creation leaves a header without an id; whether it has tables is seen later.
         APPLICATION_ID | RESTORED_ID | 0 => Kind::Database,
         _ => Kind::Foreign,
+    }
+}
+
+/// Whether a journal beside it says that there was nothing before what stands in the file now: its creation was cut off,
+/// perhaps in the middle of its first page, and SQLite will undo it.
+pub(super) fn is_being_created(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    let journal = beside(path, "-journal");
+    match disk.read_start(&journal, JOURNAL_HEADER_BYTES) {
+        Ok(header) => {
+            Ok(header.len() == JOURNAL_HEADER_BYTES && header.starts_with(JOURNAL) && header[16..20] == [0; 4])
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failure::file("reading", &journal, error)),
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
         }
         Some(Kind::Empty) => true,
         Some(Kind::Database | Kind::Backup) => false,
+        Some(Kind::Other) if header::is_being_created(disk, path)? => true,
         Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
         Some(Kind::Foreign) => {
             return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
