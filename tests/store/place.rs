@@ -118,6 +118,7 @@ pub(crate) fn replica(store: &Store) -> ReplicaId {
 pub(crate) fn restore(path: &Path, file: &Path) -> Result<Restored, cbddc::Error> {
     Store::restore(path, file)
 }
+
 /// Gives the stream of one store to another, from a position up to its tail; where the next goes on.
 pub(crate) fn follow_from(
     from: &Store,
