@@ -102,7 +102,7 @@ impl Default for HttpOptions {
             transfer_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             job_timeout: Duration::from_secs(3600),
-            shutdown_timeout: Duration::from_millis(3_500),
+            shutdown_timeout: Duration::from_secs(3),
             counters: Rc::default(),
         }
     }

@@ -55,7 +55,7 @@ pub(super) struct Addresses {
 }
 
 /// A stop takes at most this, whatever disk and peers do, and some for the process itself...
-const STOP_MS: Millis = 7_500;
+const STOP_MS: Millis = 6_000;
 /// ...of which carrying out what is queued gets this, where the store takes it,
 const STOP_DRAIN: Duration = Duration::from_millis(500);
 /// keeping what is queued this,

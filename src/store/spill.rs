@@ -13,6 +13,7 @@ use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
@@ -72,7 +73,14 @@ impl Spill {
     pub fn open(database: &Path, bytes: u64) -> Result<(Spill, Found), Error> {
         let path = path_beside(database);
         let failed = |error| failure::file("opening the spill file of the offline queue", &path, error);
-        let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
+        let file = OpenOptions::new()
+            // It holds documents in the clear, as the database does.
+            .mode(0o600)
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path);
         let file = file.map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let (head, found) = read(&file, length).map_err(failed)?;

@@ -1,10 +1,11 @@
 //! The command line against a running node, and the doors that a node can have.
 
-use crate::process::{BINARY, Node, data};
+use crate::process::{Node, data};
+use crate::program;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -40,9 +41,9 @@ fn documents_are_stored_read_listed_and_deleted() {
         let json = node.says(&[command, "--json"]);
         serde_json::from_slice::<serde_json::Value>(&json).unwrap();
     }
-    let nobody = Command::new(BINARY).args(["health", "--api", "127.0.0.1:9"]).output().unwrap();
+    let nobody = program::node().args(["health", "--api", "127.0.0.1:9"]).output().unwrap();
     assert_eq!(failure(&nobody).0, Some(3));
-    let nobody = Command::new(BINARY).args(["get", "a", "b", "--api", "127.0.0.1:9"]).output().unwrap();
+    let nobody = program::node().args(["get", "a", "b", "--api", "127.0.0.1:9"]).output().unwrap();
     assert!(matches!(failure(&nobody), (Some(1), said) if said.starts_with("error[NETWORK_ERROR]: ")));
 }
 
@@ -76,7 +77,7 @@ fn an_import_says_how_many_lines_were_stored_and_which_were_not() {
 fn a_key_is_shown_and_carried_to_another_device() {
     let (first, second) = (Node::bare("first", None), Node::bare("second", None));
     let run = |node: &Node, arguments: &[&str], input: &[u8]| {
-        let mut command = Command::new(BINARY);
+        let mut command = program::node();
         command.args(arguments).current_dir(node.path("")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
@@ -110,10 +111,10 @@ fn beyond_the_token_nobody_reads_or_writes_and_strangers_see_counts_only() {
     assert_eq!(text(&node.says(&["get", "c", "k", "--token-file", "token"])), "1\n");
     // From elsewhere, where no configuration says where the token is.
     let api = node.http().to_string();
-    let without = Command::new(BINARY).args(["get", "c", "k", "--api", &api]).current_dir("/").output().unwrap();
+    let without = program::node().args(["get", "c", "k", "--api", &api]).current_dir("/").output().unwrap();
     let (code, said) = failure(&without);
     assert!(code == Some(1) && said.contains("token"), "{said}");
-    let mut command = Command::new(BINARY);
+    let mut command = program::node();
     command.args(["get", "c", "k", "--token-file", "token", "--api", "unix:cbddc.sock"]).current_dir(node.path(""));
     assert_eq!(text(&command.output().unwrap().stdout), "1\n");
     // The health address answers these and nothing else, without a name.
@@ -136,7 +137,7 @@ fn beyond_the_token_nobody_reads_or_writes_and_strangers_see_counts_only() {
 fn the_log_goes_to_a_file_as_json_where_that_is_wanted() {
     let node = Node::new("logs").set("Logging__Format", "json").set("Logging__Path", "log/node.json");
     // The fixture reads the log for its ports: this one is run by hand.
-    let mut command = Command::new(BINARY);
+    let mut command = program::node();
     command.arg("run").current_dir(node.path("")).envs(node.environment()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let lines = crate::process::wait("it writes its log", || {

@@ -2,13 +2,13 @@
 //! speak HTTP.
 
 use crate::client::{Connection, document};
-use crate::process::{BINARY, KEY, Node, PATIENCE, field, wait, wait_for};
+use crate::process::{KEY, Node, PATIENCE, field, wait, wait_for};
+use crate::program;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::Duration;
 
 const TOKEN: &str = "s3cret-token-42";
@@ -136,7 +136,7 @@ fn the_unix_socket_is_for_owner_and_group_is_replaced_after_a_kill_and_gone_afte
     assert!(asks(foreign).starts_with("HTTP/1.1 400 "));
     let address = format!("unix:{shown}");
     let output =
-        Command::new(BINARY).args(["get", "c", "k", "--api", &address]).current_dir(node.path("")).output().unwrap();
+        program::node().args(["get", "c", "k", "--api", &address]).current_dir(node.path("")).output().unwrap();
     assert!(output.status.success() && output.stdout == b"1\n", "{output:?}");
 
     // Another node does not take it away, whether this one answers or stands still.
@@ -396,7 +396,7 @@ fn a_key_file_that_is_a_directory_stops_the_start() {
         "{said}"
     );
     fs::write(node.path("key.txt"), KEY).unwrap();
-    let set = Command::new(BINARY).args(["key", "set", "key.txt"]).current_dir(node.path("")).output().unwrap();
+    let set = program::node().args(["key", "set", "key.txt"]).current_dir(node.path("")).output().unwrap();
     assert_eq!(set.status.code(), Some(78), "{set:?}");
     assert!(node.path("data/cluster.key").is_dir());
 }

@@ -1,6 +1,7 @@
 //! The real binary, on a real disk and a real network: what a person, a program or a stranger can see of it.
 //!
 //! - `process`: a node as a process of its own, in a folder of its own. `client`: HTTP to it, byte by byte.
+//! - `program`: how a binary is started, also one for another machine.
 //! - `lan`: nodes in network namespaces with a switch between them, and an ear on the switch.
 //! - `group`: a control group that bounds a node's memory.
 //! - `small_disk`: a file system that can be filled.
@@ -16,6 +17,7 @@ mod group;
 mod lan;
 mod probe;
 mod process;
+mod program;
 mod small_disk;
 mod speaker;
 

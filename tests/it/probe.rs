@@ -1,5 +1,6 @@
 //! The preloaded library of `sync_probe.c`: compiled once for each run, given to a child process by its environment.
 
+use crate::program;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -42,7 +43,7 @@ impl Probe {
     }
     /// The pairs to hand to [`Command::envs`].
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        let mut pairs = vec![("LD_PRELOAD", library().display().to_string())];
+        let mut pairs = vec![program::preload(library())];
         pairs.extend(self.delay_ms.map(|delay| ("CBDDC_PROBE_DELAY_MS", delay.to_string())));
         pairs.extend(self.stall.as_ref().map(|stall| ("CBDDC_PROBE_STALL", stall.display().to_string())));
         pairs.extend(self.fail.as_ref().map(|fail| ("CBDDC_PROBE_FAIL", fail.display().to_string())));
@@ -66,11 +67,11 @@ fn library() -> &'static Path {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sync_probe.c");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let (made, library) = (folder.join(format!("probe-{}.so", std::process::id())), folder.join("sync_probe.so"));
-        let compiled = Command::new("cc")
+        let compiled = Command::new(program::C_COMPILER)
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"])
             .args([&made, &source])
             .output()
-            .expect("the tests need a C compiler, `cc`");
+            .unwrap_or_else(|error| panic!("the tests need a C compiler, `{}`: {error}", program::C_COMPILER));
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
         std::fs::rename(&made, &library).unwrap();
         library

@@ -3,6 +3,7 @@
 
 use crate::client::{Answer, Connection, document, documents};
 use crate::lan::Host;
+use crate::program;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,7 +17,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_cbddc");
 /// The key of every node that is not given another one.
 pub const KEY: &str = "7d5f0b1c9a3e4d2f8b6a1c0e9f7d5b3a2c4e6f8091a3b5c7d9e1f30415263748";
 /// How long a test waits for anything before it fails.
@@ -126,7 +126,9 @@ impl Node {
         self
     }
     pub fn change(&mut self, key: &str, value: &str) {
-        let whole = ["CBDDC", "LD_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|start| key.starts_with(start));
+        let whole = ["CBDDC", "LD_", "QEMU_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"]
+            .iter()
+            .any(|start| key.starts_with(start));
         let key = if whole { key.into() } else { format!("CBDDC__{key}") };
         self.environment.insert(key, value.into());
     }
@@ -231,12 +233,11 @@ impl Node {
         output.stdout
     }
     fn command(&self, first: &str) -> Command {
-        let mut command = self.environed(BINARY);
+        let mut command = self.environed(program::node());
         command.arg(first);
         command
     }
-    fn environed(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+    fn environed(&self, mut command: Command) -> Command {
         command.current_dir(self.folder.path()).env_clear().envs(&self.environment);
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
@@ -250,8 +251,9 @@ impl Node {
         let mut command = match &self.group {
             // Entered before the program is there, so that all of it counts; `exec` keeps the process.
             Some(group) => {
-                let mut command = self.environed("sh");
-                command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(group).args([BINARY, first]);
+                let (mut command, node) = (self.environed(Command::new("sh")), program::node());
+                command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(group);
+                command.arg(node.get_program()).args(node.get_args()).arg(first);
                 command
             }
             None => self.command(first),

@@ -1,12 +1,12 @@
 //! Starting, stopping and refusing to start.
 
 use crate::lan::Lan;
-use crate::process::{BINARY, Node, field};
+use crate::process::{Node, field};
+use crate::program;
 use crate::speaker::Speaker;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -21,6 +21,10 @@ fn with_no_configuration_at_all_a_node_serves() {
     let key = fs::read_to_string(node.path("data/cluster.key")).unwrap();
     assert!(key.len() == 65 && key.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()), "{key:?}");
     assert_eq!(fs::metadata(node.path("data/cluster.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    // Whatever holds keys or documents is its owner's alone.
+    for file in fs::read_dir(node.path("data")).unwrap().map(Result::unwrap) {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
+    }
     let name = node.status()["nodeId"].as_str().unwrap().to_string();
     let log = node.log();
     let device = field(log.lines().find(|line| line.contains("node started")).unwrap(), "device");
@@ -192,7 +196,7 @@ fn two_signals_end_it_at_once() {
 fn wrong_usage_ends_with_2_and_one_line() {
     let began = Instant::now();
     for arguments in [&["put", "users"][..], &["stats"], &["run", "--confg", "x"], &[]] {
-        let ran = Command::new(BINARY).args(arguments).output().unwrap();
+        let ran = program::node().args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert_eq!(ran.status.code(), Some(2), "{arguments:?} {said}");
         assert!(said.starts_with("error[REQUEST_ERROR]: ") && said.lines().count() == 1, "{said}");

@@ -1,12 +1,12 @@
 //! A store in a process of its own, under a disk that is watched or slow.
 
 use crate::probe::{Probe, events};
+use crate::program;
 use cbddc::replica::{Precondition, Request, Write};
 use cbddc::row::{Body, RowKey, Scope};
 use cbddc::store::{Options, Store};
 use cbddc::time::Reading;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Set in the child: the folder of its database.
 const CHILD: &str = "CBDDC_TEST_CHILD_FOLDER";
@@ -18,7 +18,7 @@ fn child(test: &str, name: &str, probe: &Probe) -> PathBuf {
     std::fs::remove_dir_all(&folder).ok();
     std::fs::create_dir_all(&folder).unwrap();
     let probe = probe.clone().log(folder.join("events"));
-    let ran = Command::new(std::env::current_exe().unwrap())
+    let ran = program::again()
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, &folder)
         .envs(probe.environment())

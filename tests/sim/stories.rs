@@ -140,12 +140,14 @@ mod mutants {
 
     #[test]
     fn every_mutant_has_a_hazard_with_a_story() {
-        let source = include_str!("../../src/mutants.rs");
+        let (source, cuts) = (include_str!("../../src/mutants.rs"), include_str!("../cuts/mutants.rs"));
         let list = source.split_once("pub enum Mutant {").expect("the list of mutants").1;
         let names = list.split_once('}').expect("its end").0.split(',').map(str::trim).filter(|name| !name.is_empty());
         for name in names {
             let told = HAZARDS.iter().any(|(.., mutants)| mutants.iter().any(|mutant| format!("{mutant:?}") == name));
-            assert!(told, "{name} is planted nowhere in the stories of the hazards");
+            // Those of the store are found with the real one, on a disk that forgets.
+            let elsewhere = cuts.contains(&format!("Mutant::{name},"));
+            assert!(told || elsewhere, "{name} is planted nowhere in the stories of the hazards");
         }
     }
 }

@@ -4,13 +4,16 @@
 #![allow(clippy::type_complexity, reason = "what a helper gives back is taken apart at once")]
 
 mod backup;
+mod check;
 mod damage;
 mod feed;
 mod flips;
+mod full;
 mod model;
 mod place;
 mod recover;
 mod recovered;
+mod restore;
 mod rules;
 mod serving;
 mod year;

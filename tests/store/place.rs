@@ -1,12 +1,13 @@
 //! A folder for each test, and the words that all tests use.
 
 use cbddc::document::Query;
-use cbddc::id::{DeviceId, VersionVector};
+use cbddc::id::{DeviceId, ReplicaId, VersionVector};
 use cbddc::replica::{Applied, Batch, Incoming, Knowledge, Precondition, Reply, Request, Stream, Write};
 use cbddc::row::{Body, Row, RowKey, Scope};
-use cbddc::store::{Opened, Options, Store};
+use cbddc::store::{BackupOrder, Opened, Options, Restored, Store};
 use cbddc::time::Reading;
 use cbddc::wire::Mode;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(crate) const NOW: Reading = Reading { millis: 1_700_000_000_000, believed: true };
@@ -81,6 +82,43 @@ pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
         }
     }
 }
+
+pub(crate) fn order(path: &Path, keep: u32) -> BackupOrder {
+    BackupOrder { folder: path.with_file_name("backups"), keep, now: NOW.millis }
+}
+pub(crate) fn backup(store: &Store, path: &Path) -> PathBuf {
+    smol::block_on(store.backup(order(path, 3))).unwrap().path
+}
+/// Names in the folder of the backups.
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path.with_file_name("backups")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+/// Names beside the database.
+pub(crate) fn beside(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let mut files: Vec<_> =
+        files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect();
+    files.retain(|(name, _)| !name.ends_with(".lock"));
+    files.sort();
+    files
+}
+pub(crate) fn fill(store: &Store, from: u32, to: u32) {
+    write(
+        store,
+        (from..to).map(|n| put(&format!("key-{n:05}"), &format!("value-{n:05}-{}", "x".repeat(200)))).collect(),
+    );
+}
+pub(crate) fn replica(store: &Store) -> ReplicaId {
+    smol::block_on(store.knowledge()).unwrap().replica
+}
+pub(crate) fn restore(path: &Path, file: &Path) -> Result<Restored, cbddc::Error> {
+    Store::restore(path, file)
+}
+
 /// Gives the stream of one store to another, from a position up to its tail; where the next goes on.
 pub(crate) fn follow_from(
     from: &Store,

@@ -7,4 +7,5 @@ mod documents;
 mod files;
 mod operations;
 mod repository;
+mod targets;
 mod walls;
