@@ -15,7 +15,6 @@ from .say import Failure, attempt, run, say
 
 TOP = Path(__file__).resolve().parents[2]
 PLACE = TOP / "target" / "boards"
-MIRROR = os.environ.get("CBDDC_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 SUITE = "bookworm"
 DISK_MIB = 768
 # Beside what every Debian has: systemd as the first process, devices, addresses, and a look at processes.
@@ -27,6 +26,19 @@ MODULES = [
     "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng", "af_packet", "crc32c_generic",
     "ext4",
 ]
+
+
+def mirror():
+    """Where Debian comes from: as the variable says, else where this machine has its own packages from."""
+    told = os.environ.get("CBDDC_DEBIAN_MIRROR")
+    if told:
+        return told
+    known = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()
+    plain = [address for address in known if address.rstrip("/").endswith("/debian")]
+    if not plain:
+        raise Failure("apt knows no mirror of Debian here: name one in CBDDC_DEBIAN_MIRROR")
+    return plain[0].rstrip("/")
+
 
 INIT = r"""#!/bin/busybox sh
 # Drivers, the root file system, the addresses that the tests gave on the kernel's command line; then Debian's own init.
@@ -120,7 +132,7 @@ class Base:
         run(
             "mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--architectures={self.arch}",
             f"--include={PACKAGES}", *excludes, f"--customize-hook={hook} {fetched} {KERNELS[self.arch]}",
-            SUITE, str(archive), f"deb {MIRROR} {SUITE} main", timeout=3600,
+            SUITE, str(archive), f"deb {mirror()} {SUITE} main", timeout=3600,
         )
         # Unpacked here and not made here: an mmdebstrap that is killed leaves /sys mounted in the folder that it fills.
         root.mkdir()

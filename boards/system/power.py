@@ -7,13 +7,15 @@ import threading
 import time
 
 from .node import GONE
-from .say import Failure, check, say
+from .say import check, say
 from .site import Site, install_node, new_key, package
 
 ROUNDS = int(os.environ.get("CBDDC_POWER_ROUNDS", "10"))
 SEED = int(os.environ.get("CBDDC_POWER_SEED", str(int(time.time()))))
 WRITERS = 4
 PATIENCE = 300
+# Fewer than these in a round would prove little on a slow machine.
+ACKNOWLEDGED_MIN = 20
 
 
 class Writer(threading.Thread):
@@ -72,8 +74,8 @@ def rounds(site, board, count, random_numbers):
         for writer in writers:
             writer.start()
         deadline = time.monotonic() + PATIENCE
-        while not any(writer.stored for writer in writers):
-            check(time.monotonic() < deadline, f"round {number}: nothing was acknowledged in {PATIENCE} s")
+        while sum(len(writer.stored) for writer in writers) < ACKNOWLEDGED_MIN:
+            check(time.monotonic() < deadline, f"round {number}: hardly anything was acknowledged in {PATIENCE} s")
             time.sleep(0.05)
         time.sleep(random_numbers.uniform(0.0, 6.0))
         board.cut_power()
@@ -104,21 +106,3 @@ def power(arch="arm64", count=None):
         status = board.api.json("/health")
         check(status["entries"]["storage"]["status"] == "Healthy", f"storage is not well after the cuts: {status}")
     say(f"{count} power cuts, no acknowledged write lost, every boot served")
-
-
-def weak(arch="arm64", program=None):
-    """The same with a build that does not sync as it should: the cuts must find it out."""
-    check(program, "weak needs the program that was built with --features weak-sync")
-    for mode in ("NORMAL", "OFF"):
-        with Site(f"weak-{mode.lower()}", [package(arch), program]) as site:
-            board = site.board("weak", arch).boot()
-            install_node(board, new_key(), Network={"EnableDiscovery": False})
-            board.write("/etc/systemd/system/cbddc.service.d/weak.conf", f"[Service]\nEnvironment=CBDDC_TEST_SYNCHRONOUS={mode}\n")
-            board.do(f"systemctl stop cbddc && install /media/packages/{program.name} /usr/bin/cbddc && systemctl daemon-reload && systemctl start cbddc && sync")
-            board.api.until_it_serves(PATIENCE)
-            for missing in rounds(site, board, 5, random.Random(SEED)):
-                if missing:
-                    say(f"synchronous={mode}: {len(missing)} acknowledged writes lost, as it must be")
-                    break
-            else:
-                raise Failure(f"synchronous={mode} lost nothing in five cuts: these cuts prove nothing")

@@ -9,7 +9,7 @@ from pathlib import Path
 from .base import PLACE, TOP
 from .guest import Board, install, packages_disk
 from .node import TOKEN
-from .say import Failure, check, run
+from .say import Failure, run
 
 PACKAGES = TOP / "target" / "packages"
 ROWS = TOP / "tests" / "data" / "sf-temps.csv"

@@ -18,7 +18,7 @@ fn filled(wal: bool, room: u64, documents_first: bool) -> Outcome {
             let request = stage.request(part * 5..part * 5 + 7, 700);
             stage.ask(vec![request])?;
         }
-        if room % 3 == 0 {
+        if room.is_multiple_of(3) {
             // The start, with its own writes, comes when there is no room.
             stage.node.kill();
         }
@@ -46,7 +46,7 @@ fn filled(wal: bool, room: u64, documents_first: bool) -> Outcome {
             return Err(format!("it never became full: {stored} stored"));
         }
     }
-    if room % 2 == 0 {
+    if room.is_multiple_of(2) {
         // The power goes while it is full.
         let mut random = fastrand::Rng::with_seed(room);
         stage.node.cut(Cut::drawn(&mut random));

@@ -251,6 +251,7 @@ fn every_status_that_is_described_is_answered_in_its_shape() {
     ask(d, "POST", "/v1/backups", "/v1/backups", &[], b"", 201);
     ask(d, "POST", "/v1/integrity-check", "/v1/integrity-check", &[], b"", 200);
     ask(d, "GET", "/v1/recovered", "/v1/recovered", &[], b"", 200);
+    ask(d, "POST", "/v1/recovered/acknowledge", "/v1/recovered/acknowledge", &[], b"", 204);
     ask(d, "POST", "/v1/recovered/apply", "/v1/recovered/apply", &[], b"", 200);
     ask(d, "POST", "/v1/recovered/drop", "/v1/recovered/drop?collection=c&key=k", &[], b"", 200);
     let streams: Vec<_> = (0..16)

@@ -160,9 +160,9 @@ impl Ledger {
             let saved = alive.clone().zip(&held).any(|(table, ranks)| {
                 // What cannot be read there saves nothing.
                 let reads = table.rows.of(&made.row.key).is_none() || table.readable(&made.row.key).is_some();
-                (reads && table.knowledge.vector.covers(made.row.dot))
-                    || (reads && ranks[made.key].is_some_and(|rank| rank >= made.rank))
-                    || waits(table, &made.row.key, &made.rank)
+                let known = table.knowledge.vector.covers(made.row.dot)
+                    || ranks[made.key].is_some_and(|rank| rank >= made.rank);
+                (reads && known) || waits(table, &made.row.key, &made.rank)
             });
             made.excused = !saved;
         }

@@ -70,12 +70,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let path = database("flips");
+        let path = database("any-flip");
         let (store, _) = open(&path);
         for chunk in (0..DOCUMENTS).collect::<Vec<_>>().chunks(200) {
             write(&store, chunk.iter().map(|n| put(&key(*n), &value(*n))).collect());
         }
-        let peer = open_as(&database("flips-peer"), 2);
+        let peer = open_as(&database("any-flip-peer"), 2);
         follow(&store, 1, &peer);
         let confirmed = stream_knowledge(&peer);
         let said = Said {

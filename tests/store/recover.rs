@@ -208,7 +208,7 @@ fn without_backup_and_peer_it_is_left_as_it_is_and_read() {
 
 #[test]
 fn without_auto_recover_the_start_is_refused_and_says_what_to_do() {
-    let path = database("by-hand");
+    let path = database("recover-by-hand");
     let (store, _) = open(&path);
     fill(&store, 0..200);
     close(store);
