@@ -5,15 +5,18 @@ use crate::backups;
 use crate::bed::{Call, Failing, Fault, Plan};
 use crate::ledger::{Ledger, Outcome, rows, value};
 use crate::media::Cut;
-use crate::node::{Answer, Kept, Node};
+use crate::node::{Answer, DATABASE, Kept, Node};
+use crate::own::Own;
 use cbddc::id::{ReplicaId, VersionVector};
 use cbddc::replica::{
     Applied, Batch, Incoming, Knowledge, Meeting, Origin, Precondition, Reply, Request, Retention, Said, Stream, Write,
 };
 use cbddc::row::{Body, RowKey, Scope};
+use cbddc::store::{BackupOrder, Store};
 use cbddc::time::Reading;
 use cbddc::wire::Mode;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a run did.
@@ -132,7 +135,7 @@ impl Run {
                 }
                 self.step()?;
             }
-            self.nodes[victim].note_fault();
+            self.nodes[victim].hurt |= self.nodes[victim].bed.lock().failed > 0;
             if journal == Journal::Either {
                 self.nodes[victim].kept.wal = self.random.bool();
             }
@@ -203,8 +206,8 @@ impl Run {
         let name = self.nodes[at].name.clone();
         self.say(|| format!("{} starts: {started:?}", name.as_str()));
         started.map_err(|why| format!("start: {why}"))?;
-        self.ledger.check(&mut self.nodes[at])?;
         self.nodes[at].hurt = false;
+        self.ledger.check(&mut self.nodes[at])?;
         self.nodes[at].denied.clear();
         backups::check(&self.nodes[at])?;
         let (replica, noted) = &self.noted[at];
@@ -517,8 +520,18 @@ impl Run {
         }
     }
     fn backup(&mut self, at: usize) -> Outcome {
-        match self.nodes[at].backup(self.now)? {
+        let Some(store) = self.nodes[at].store.clone() else { return Ok(()) };
+        let node = &mut self.nodes[at];
+        let promised = node.promised.clone();
+        let order = BackupOrder { folder: node.bed.path(backups::FOLDER), keep: 2, now: self.now };
+        let made = smol::block_on(store.backup(order));
+        node.hurt |= node.bed.lock().failed > 0;
+        match made {
             Ok(made) => {
+                let name = made.path.file_name().and_then(|name| name.to_str()).ok_or("backup: no name")?;
+                if !made.unchanged {
+                    node.backup = Some((name.into(), promised));
+                }
                 self.tally.count("backup");
                 self.say(|| format!("{at} is backed up: {made:?}"));
             }
@@ -540,8 +553,14 @@ impl Run {
         if self.nodes[at].backup.is_none() {
             return Ok(());
         }
+        let _ = self.nodes[at].stop();
         self.noted[at] = (ReplicaId::NONE, VersionVector::new());
-        let done = self.nodes[at].restore();
+        let node = &mut self.nodes[at];
+        // Another identity and older rows are right from here on.
+        (node.bootstrapping, node.restoring) = (true, true);
+        let (database, file) = (node.bed.path(DATABASE), node.bed.path(backups::LATEST));
+        let done = Store::restore_on(&Own(Arc::clone(&node.bed)), &database, &file);
+        node.hurt |= node.bed.lock().failed > 0;
         self.say(|| format!("{at} is restored: {done:?}"));
         match done {
             Ok(_) => self.tally.count("restore"),
@@ -559,10 +578,11 @@ impl Run {
     /// An orderly stop and a start, with the cut somewhere in it, or not.
     fn restart(&mut self, at: usize) -> Outcome {
         let stopped = self.nodes[at].stop();
-        let dead = self.nodes[at].is_dead();
+        let (dead, failed) = (self.nodes[at].is_dead(), self.nodes[at].bed.lock().failed > 0);
+        self.nodes[at].hurt |= failed;
         if let Err(why) = stopped
             && !dead
-            && !self.nodes[at].hurt
+            && !failed
         {
             return Err(format!("stop: {why}"));
         }
@@ -570,11 +590,16 @@ impl Run {
         if dead {
             return Ok(());
         }
-        match self.nodes[at].start() {
+        let started = self.nodes[at].start();
+        let failed = self.nodes[at].bed.lock().failed > 0;
+        match started {
             Ok(()) => Ok(()),
             Err(_) if self.nodes[at].is_dead() => Ok(()),
             // A start that the disk refused is tried again when the disk is well.
-            Err(_) if self.nodes[at].hurt => self.cut_or_start(at),
+            Err(_) if failed => {
+                self.nodes[at].hurt = true;
+                self.cut_or_start(at)
+            }
             Err(why) => Err(format!("start: {why}")),
         }
     }
