@@ -35,7 +35,9 @@ impl Engine {
         let upto = changes.upto;
         let follows = last.replace(upto);
         if *mode == Mode::Bootstrap {
-            if bootstrapping != Some(link) {
+            // What comes behind the closure is asked for again afterwards, as an increment: staged behind it, it would not be in
+            // the state that the closure speaks of.
+            if bootstrapping != Some(link) || self.staged_whole.is_some() {
                 return;
             }
             let first = follows.is_none();
@@ -46,11 +48,15 @@ impl Engine {
                 clean: false,
                 hlc: peer.hello.hlc,
             });
-            self.store(now, Pending::Stage { link, stream, upto }, Request::Stage { first, rows: changes.rows });
-            // In force once all of it is known to be staged: had an earlier part failed, the link would be gone by then.
-            if let (None, Some(closure)) = (&self.staged_whole, changes.closure.or(early)) {
-                self.staged_whole = Some(Origin { device, replica, upto, closure });
-            }
+            // In force once all of it is known to be staged: had an earlier part failed, the stream would be given up by then.
+            let whole = changes.closure.or(early).map(|closure| Origin { device, replica, upto, closure });
+            let closes = whole.is_some();
+            self.staged_whole = whole;
+            self.store(
+                now,
+                Pending::Stage { link, stream, upto, closes },
+                Request::Stage { first, rows: changes.rows },
+            );
             return;
         }
         if let Some(closure) = &changes.closure {
@@ -179,7 +185,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq) {
+    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq, closes: bool) {
         let current = self
             .sessions
             .get(&link)
@@ -188,7 +194,8 @@ impl Engine {
             return;
         }
         self.confirm(link, stream, upto);
-        if let Some(origin) = self.staged_whole.take_if(|origin| origin.upto == upto) {
+        // It stays known until that is done: nothing is staged any more.
+        if let Some(origin) = self.staged_whole.clone().filter(|_| closes) {
             let random = self.rng.u64(..);
             self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
         }
