@@ -1,7 +1,7 @@
 //! The change feed as programs on the gateway read it: long polls, server-sent events, the command line.
 
 use crate::client::document;
-use crate::process::{Node, copy_folder, wait};
+use crate::process::{Node, PATIENCE, copy_folder, wait};
 use cbddc::replica::{Feed, FeedPage, Precondition, Request, Since, Write as RowWrite};
 use cbddc::row::{Body, RowKey};
 use cbddc::store::{Options, Store};
@@ -82,10 +82,12 @@ impl Events {
         line.pop();
         Some(String::from_utf8(line).unwrap())
     }
-    /// The next event with data, and its id.
+    /// The next event with data, and its id. What keeps the stream alive is no event, and does not let a test wait for ever.
     fn event(&mut self) -> Option<(String, String)> {
         let (mut id, mut data) = (String::new(), Vec::new());
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < 2 * PATIENCE, "no event came");
             let line = self.line()?;
             match line.split_once(": ").unwrap_or((&line, "")) {
                 ("id", value) => id = value.to_string(),
