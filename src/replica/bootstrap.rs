@@ -163,9 +163,7 @@ impl Knowledge {
                 }
                 let staged = table.head(Area::Stage, &row.key)?;
                 let outranks = staged.is_some_and(|head| head.rank() < row.rank());
-                // What the peer could not read is missing there, too.
-                let unread = staged.is_none() && Knowledge::is_unread(table, &row)?;
-                if theirs.covers(row.dot) && !outranks && !unread {
+                if theirs.covers(row.dot) && !outranks {
                     continue;
                 }
                 let outranked = staged.is_some_and(|head| head.rank() > row.rank());
