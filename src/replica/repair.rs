@@ -128,7 +128,7 @@ impl Knowledge {
                 table.remove(Area::Rows, head.local_seq)?;
                 self.dropped_upto = self.dropped_upto.max(head.local_seq);
                 self.floor.raise(head.dot);
-                self.recount(table)?;
+                self.recount(table, Area::Rows)?;
                 Ok(true)
             }
             None => Ok(false),
@@ -153,18 +153,19 @@ impl Knowledge {
         Ok(covered)
     }
 
-    /// Counts digest and tombstones anew: what a damaged row had added to them is not known any more.
+    /// Counts digest and tombstones of the rows anew: of those of a new state, or where what a damaged row had added to them is not
+    /// known any more.
     ///
     /// # Errors
     /// The store's.
-    pub fn recount<T: Table>(&mut self, table: &mut T) -> Result<(), T::Error> {
+    pub fn recount<T: Table>(&mut self, table: &mut T, area: Area) -> Result<(), T::Error> {
         let (mut digest, mut tombstones) = (0u128, 0);
         let mut add = |head: &Head| {
             digest = digest.wrapping_add(head.digest_term());
             tombstones += u64::from(head.tombstone);
             Want::Skip
         };
-        table.stream(Area::Rows, 0, &mut add, &mut |_, _| {})?;
+        table.stream(area, 0, &mut add, &mut |_, _| {})?;
         (self.digest, self.tombstones) = (digest, tombstones);
         Ok(())
     }
