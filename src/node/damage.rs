@@ -234,26 +234,33 @@ mod tests {
                 bytes[at] ^= 2;
                 std::fs::write(&file, bytes).expect("it can be written");
 
-                let node = start().await.expect("it starts");
-                match read {
-                    "one key" => drop(node.collection("c").get_bytes("k").await.expect_err("it is damaged")),
-                    "a list" => {
-                        let page = node.collection("c").list(&Default::default()).await.expect("a page");
-                        assert_eq!(page.damaged, ["k"]);
+                // Where this machine stood still for two seconds the scrub was first, which says nothing: again.
+                let mut met = false;
+                for _ in 0..5 {
+                    let node = start().await.expect("it starts");
+                    match read {
+                        "one key" => drop(node.collection("c").get_bytes("k").await.expect_err("it is damaged")),
+                        "a list" => {
+                            let page = node.collection("c").list(&Default::default()).await.expect("a page");
+                            assert_eq!(page.damaged, ["k"]);
+                        }
+                        _ => {
+                            let page = node.shell.get_many("c", &["k".to_string()]).await.expect("a page");
+                            assert_eq!(page.damaged, ["k"]);
+                        }
                     }
-                    _ => {
-                        let page = node.shell.get_many("c", &["k".to_string()]).await.expect("a page");
-                        assert_eq!(page.damaged, ["k"]);
+                    let damage = &node.shell.damage;
+                    while damage.found() == 0 {
+                        Timer::after(Duration::from_millis(5)).await;
+                    }
+                    assert_eq!(damage.documents(), [("c".to_string(), "k".to_string())]);
+                    met = damage.scrubbed() == 0;
+                    node.shutdown().await.expect("nothing waits");
+                    if met {
+                        break;
                     }
                 }
-                let damage = &node.shell.damage;
-                while damage.found() == 0 {
-                    // The scrub would find it, too, later.
-                    assert_eq!(damage.scrubbed(), 0, "{read} met damage that is not counted");
-                    Timer::after(Duration::from_millis(5)).await;
-                }
-                assert_eq!(damage.documents(), [("c".to_string(), "k".to_string())]);
-                node.shutdown().await.expect("nothing waits");
+                assert!(met, "{read} met damage that is not counted");
             }));
             std::fs::remove_dir_all(&folder).expect("the folder is there");
         }
