@@ -49,7 +49,7 @@ pub(super) enum Pending {
     Meet { link: LinkId },
     HeardOf,
     Apply { link: LinkId, stream: u32, upto: LocalSeq, closed: bool },
-    Stage { link: LinkId, stream: u32, upto: LocalSeq },
+    Stage { link: LinkId, stream: u32, upto: LocalSeq, closes: bool },
     Bootstrap,
     MarkSent,
     Noted,
@@ -356,7 +356,9 @@ impl Engine {
             (Pending::Apply { link, stream, upto, closed }, Ok(Reply::Applied(applied))) => {
                 self.applied(now, link, stream, upto, closed, applied);
             }
-            (Pending::Stage { link, stream, upto }, Ok(Reply::Staged)) => self.staged(now, link, stream, upto),
+            (Pending::Stage { link, stream, upto, closes }, Ok(Reply::Staged)) => {
+                self.staged(now, link, stream, upto, closes);
+            }
             (Pending::Apply { link, stream, .. } | Pending::Stage { link, stream, .. }, _) => {
                 self.batch_refused(now, link, stream);
             }

@@ -7,12 +7,15 @@ use super::session::Incoming;
 use crate::id::LocalSeq;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Applied, Bootstrapped, Incoming as IncomingBatch, Meeting, Origin, Request};
+use crate::row::RowKey;
 use crate::time::Millis;
 use crate::wire::{Bye, Changes, Confirm, Message, Mode};
 use alloc::vec::Vec;
 
 /// Between two reconciliations with one peer.
 const RECONCILE_MS: Millis = 10_000;
+/// So often it is looked at whether a peer covers the same as this node and neither has compared.
+const COMPARE_MS: Millis = 30_000;
 /// A stream of which storage has refused a batch is asked for again after this, and twice as late each time.
 const STORE_RETRY_MS: Millis = 500;
 /// But not later than this: somebody may have made room.
@@ -35,7 +38,9 @@ impl Engine {
         let upto = changes.upto;
         let follows = last.replace(upto);
         if *mode == Mode::Bootstrap {
-            if bootstrapping != Some(link) {
+            // What comes behind the closure is asked for again afterwards, as an increment: staged behind it, it would not be in
+            // the state that the closure speaks of.
+            if bootstrapping != Some(link) || self.staged_whole.is_some() {
                 return;
             }
             let first = follows.is_none();
@@ -46,11 +51,15 @@ impl Engine {
                 clean: false,
                 hlc: peer.hello.hlc,
             });
-            self.store(now, Pending::Stage { link, stream, upto }, Request::Stage { first, rows: changes.rows });
-            // In force once all of it is known to be staged: had an earlier part failed, the link would be gone by then.
-            if let (None, Some(closure)) = (&self.staged_whole, changes.closure.or(early)) {
-                self.staged_whole = Some(Origin { device, replica, upto, closure });
-            }
+            // In force once all of it is known to be staged: had an earlier part failed, the stream would be given up by then.
+            let whole = changes.closure.or(early).map(|closure| Origin { device, replica, upto, closure });
+            let closes = whole.is_some();
+            self.staged_whole = whole;
+            self.store(
+                now,
+                Pending::Stage { link, stream, upto, closes },
+                Request::Stage { first, rows: changes.rows },
+            );
             return;
         }
         if let Some(closure) = &changes.closure {
@@ -60,17 +69,20 @@ impl Engine {
             self.members.heard(&device, replica, &closure.vector, 0);
         }
         let mode = if already_closed { Mode::Increment } else { *mode };
+        let announced = peer.streamed.clone();
         let closed = changes.closure.is_some();
+        let gives_way = self.gives_way(&changes.rows);
         let incoming = IncomingBatch {
             device,
             replica,
-            announced: peer.streamed.clone(),
+            announced,
             mode,
             asked_as: self.knowledge.replica,
             follows,
             rows: changes.rows,
             upto,
             closure: changes.closure,
+            gives_way,
         };
         if planted(Mutant::ConfirmBeforeSync) {
             let mut vector = self.knowledge.vector.clone();
@@ -91,14 +103,7 @@ impl Engine {
     ) {
         match applied {
             Applied::Applied { changed, system, alarm, equal } => {
-                self.overwritten(now, changed.iter());
-                if !changed.is_empty() {
-                    self.outputs.push_back(Output::Changed { keys: changed });
-                    self.rows_relayed(now);
-                }
-                if system {
-                    self.store(now, Pending::Records, Request::Records);
-                }
+                self.rows_taken(now, changed, system);
                 self.confirm(link, of_stream, upto);
                 let Some(session) = self.sessions.get_mut(&link) else { return };
                 session.refusals = 0;
@@ -107,6 +112,9 @@ impl Engine {
                 if matches!(&session.incoming, Incoming::Open { stream, .. } if *stream == of_stream) {
                     peer.cursor = peer.cursor.max(upto);
                     self.members.heard(&session.device, peer.hello.replica, &peer.announced, peer.cursor);
+                }
+                if (equal || alarm) && self.repairs.is_empty() {
+                    session.compared = self.knowledge.vector.clone();
                 }
                 let node_id = peer.hello.node_id.clone();
                 if let Incoming::Open { stream, closed, .. } = &mut session.incoming
@@ -129,6 +137,12 @@ impl Engine {
                     self.digests_differ(now, link);
                 }
             }
+            Applied::Held { changed, system, damaged } => {
+                self.rows_taken(now, changed, system);
+                self.found_damaged(now, damaged);
+                // By the time it comes again the linked peers were asked for what is damaged.
+                self.batch_refused(now, link, of_stream);
+            }
             Applied::ReceiverBelowFloor => {
                 // The sender has forgotten deletes since its Hello that this node may have missed.
                 if self.bootstrapping.is_none() && self.sessions.contains_key(&link) {
@@ -143,6 +157,18 @@ impl Engine {
                 self.fork(now, None);
             }
             Applied::TooManyReplicas => self.bye(now, link, Bye::protocol("too many replicas")),
+        }
+    }
+
+    /// Rows of a peer have taken their place.
+    fn rows_taken(&mut self, now: Now, changed: Vec<RowKey>, system: bool) {
+        self.overwritten(now, changed.iter());
+        if !changed.is_empty() {
+            self.outputs.push_back(Output::Changed { keys: changed });
+            self.rows_relayed(now);
+        }
+        if system {
+            self.store(now, Pending::Records, Request::Records);
         }
     }
 
@@ -179,7 +205,22 @@ impl Engine {
         }
     }
 
-    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq) {
+    /// Two that have come to cover the same by way of others had nothing to say to each other, so neither has compared.
+    pub(super) fn compare_what_was_not(&mut self, now: Now, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&link).filter(|s| now.mono >= s.compared_at + COMPARE_MS) else {
+            return;
+        };
+        session.compared_at = now.mono;
+        let ours = &self.knowledge.vector;
+        if session.compared != *ours
+            && session.met().is_some_and(|peer| peer.announced == *ours)
+            && self.repairs.is_empty()
+        {
+            self.compare_again(now, link);
+        }
+    }
+
+    pub(super) fn staged(&mut self, now: Now, link: LinkId, stream: u32, upto: LocalSeq, closes: bool) {
         let current = self
             .sessions
             .get(&link)
@@ -188,7 +229,8 @@ impl Engine {
             return;
         }
         self.confirm(link, stream, upto);
-        if let Some(origin) = self.staged_whole.take_if(|origin| origin.upto == upto) {
+        // It stays known until that is done: nothing is staged any more.
+        if let Some(origin) = self.staged_whole.clone().filter(|_| closes) {
             let random = self.rng.u64(..);
             self.store(now, Pending::Bootstrap, Request::Bootstrap { origin, random });
         }

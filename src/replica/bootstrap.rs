@@ -61,7 +61,7 @@ pub struct Bootstrapped {
     pub deleted_again: u64,
     /// Own writes never sent to anybody: written again.
     pub written_again: u64,
-    /// Rows that the peer does not cover: kept aside.
+    /// Rows that the peer does not have: kept aside.
     pub recovered: u64,
 }
 
@@ -148,21 +148,34 @@ impl Knowledge {
             }
         }
 
-        // What this node had and the peer does not cover.
+        // What this node had and the peer does not cover. Nor has it what outranks its own row under a number that it covers:
+        // that number names two writes, of a card that was cloned or rolled back, and it knows the other one.
         let mut held = Sweep::new(Area::Rows, LocalSeq::MAX);
-        while held.next(table, |head| head.local || !theirs.covers(head.dot))? {
+        while held.next(table, |_| true)? {
+            for key in held.damaged.drain(..) {
+                // Its peers have it, or nobody: nobody deleted it here.
+                table.note_unread(&key)?;
+            }
             for row in held.rows.drain(..) {
-                let staged = table.head(Area::Stage, &row.key)?;
-                let outranked = staged.is_some_and(|head| head.rank() > row.rank());
                 if row.is_local() {
                     self.put(table, Area::Stage, &row, None)?;
-                } else if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
+                    continue;
+                }
+                let staged = table.head(Area::Stage, &row.key)?;
+                let outranks = staged.is_some_and(|head| head.rank() < row.rank());
+                // What the peer could not read is missing there, too.
+                let unread = staged.is_none() && Knowledge::is_unread(table, &row)?;
+                if theirs.covers(row.dot) && !outranks && !unread {
+                    continue;
+                }
+                let outranked = staged.is_some_and(|head| head.rank() > row.rank());
+                if row.dot.origin == old_replica && row.dot.seq > old_sent && !outranked {
                     // A delete too, although the peer has nothing there: a third node may bring what it deletes.
                     // Above its own old stamp: what it had beaten here must not beat it elsewhere.
                     self.write_as_new(table, now, Area::Stage, row.stamp, row.key, row.body, row.expires_at)?;
                     done.written_again += 1;
                 } else if !planted(Mutant::BootstrapDropsUncovered)
-                    && staged.is_none_or(|head| head.dot != row.dot)
+                    && staged.is_none_or(|head| (head.stamp, head.dot) != (row.stamp, row.dot))
                     && table.keep_recovered(&row)?
                 {
                     self.recovered += 1;

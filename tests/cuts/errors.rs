@@ -1,6 +1,7 @@
-//! Every call of a commit, a checkpoint, a start and a stop fails once, in every way: what was answered is true, the
-//! store goes on by itself, and after a power cut nothing is missing.
+//! Every call of a commit, a checkpoint, a start, a stop, a backup and a restore fails once, in every way: what was
+//! answered is true, the store goes on by itself, and after a power cut nothing is missing.
 
+use crate::backups;
 use crate::bed::{Call, Failing, Fault, Plan};
 use crate::ledger::{Ledger, Outcome, value};
 use crate::media::Cut;
@@ -28,9 +29,14 @@ enum Scene {
     /// After `kill -9`, with a log or a hot journal.
     StartAfterKill,
     Stop,
+    Backup,
+    /// A backup takes the place of a database that has gone on since.
+    Restore,
+    /// The first start of what was restored.
+    StartRestored,
 }
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 10] = [
     Scene::Commit,
     Scene::GroupCommit,
     Scene::Checkpoint,
@@ -38,6 +44,9 @@ const SCENES: [Scene; 7] = [
     Scene::Start,
     Scene::StartAfterKill,
     Scene::Stop,
+    Scene::Backup,
+    Scene::Restore,
+    Scene::StartRestored,
 ];
 
 /// How it fails: what, how many calls in a row, which calls.
@@ -127,6 +136,15 @@ impl Stage {
                 self.ask(vec![request])?;
                 self.node.cut(Cut { kept: 100, sector: 4096, garbage: false });
             }
+            Scene::Restore | Scene::StartRestored => {
+                self.node.backup(1_700_000_000_000)?.map_err(|error| format!("backup: {error}"))?;
+                let request = self.request(3..9, 500);
+                self.ask(vec![request])?;
+                self.node.stop()?;
+                if scene == Scene::StartRestored {
+                    self.node.restore().map_err(|error| format!("restore: {error}"))?;
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -149,7 +167,15 @@ impl Stage {
                 }
                 Ok(())
             }
-            Scene::Creation | Scene::Start | Scene::StartAfterKill => {
+            Scene::Backup => {
+                let _ = self.node.backup(1_700_000_000_001)?;
+                Ok(())
+            }
+            Scene::Restore => {
+                let _ = self.node.restore();
+                Ok(())
+            }
+            Scene::Creation | Scene::Start | Scene::StartAfterKill | Scene::StartRestored => {
                 let _ = self.node.start();
                 Ok(())
             }
@@ -196,6 +222,10 @@ fn strike(wal: bool, strike: Strike) -> Result<bool, String> {
     if stage.node.store.is_none() {
         stage.node.start().map_err(|why| format!("start when the disk is well again: {why}"))?;
     }
+    if stage.node.restoring {
+        // What is there now is what is promised: the backup, or all that was there before.
+        stage.ledger.check(&mut stage.node).map_err(|why| format!("restored: {why}"))?;
+    }
     let request = stage.request(30..31, 100);
     if stage.ask(vec![request])? == 0 {
         return Err("a write is refused when the disk is well again".into());
@@ -213,6 +243,7 @@ fn strike(wal: bool, strike: Strike) -> Result<bool, String> {
     }
     node.start().map_err(|why| format!("start after the cut: {why}"))?;
     stage.ledger.check(&mut node).map_err(|why| format!("after the cut: {why}"))?;
+    backups::check(&node)?;
     Ok(failed > 0 || at < calls)
 }
 

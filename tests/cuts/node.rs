@@ -3,13 +3,15 @@
 //! Lock-step: each request is answered before the next step, so a seed is the same run again. A group of requests that
 //! share a commit is made by holding the writing thread until all of them wait.
 
+use crate::backups;
 use crate::bed::{Bed, Plan};
 use crate::media::{Cut, Media};
 use crate::own::Own;
+use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Knowledge, Members, Reply, Request};
 use cbddc::row::{Rank, RowKey};
-use cbddc::store::{Options, Store};
+use cbddc::store::{Backup, BackupOrder, Options, Restored, Store};
 use cbddc::time::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,7 +110,9 @@ impl Node {
     pub(crate) fn start(&mut self) -> Result<(), String> {
         crate::vfs::register();
         let (options, random) = (self.options(), &mut self.random);
-        let (store, opened) = Store::open(options, &mut || random.u64(..)).map_err(|error| error.to_string())?;
+        let opened = Store::open(options, &mut || random.u64(..));
+        self.note_fault();
+        let (store, opened) = opened.map_err(|error| error.to_string())?;
         self.store = Some(store);
         if let Some(known) = &self.known {
             crate::ledger::no_less(known, &opened.knowledge, self.bootstrapping)?;
@@ -119,6 +123,10 @@ impl Node {
         }
         self.members = opened.members;
         Ok(())
+    }
+    /// A planned error may have struck: from here on the disk may refuse. Behind everything that the store does.
+    pub(crate) fn note_fault(&mut self) {
+        self.hurt |= self.bed.lock().failed > 0;
     }
     pub(crate) fn is_dead(&self) -> bool {
         self.bed.is_dead()
@@ -150,7 +158,7 @@ impl Node {
         let answers: Vec<_> = waiting.into_iter().map(smol::block_on).collect();
         // What the writing thread does after it has answered is part of this step.
         let _ = smol::block_on(store.submit(now, Request::Records));
-        self.hurt |= self.bed.lock().failed > 0;
+        self.note_fault();
         answers
             .into_iter()
             .map(|answer| match answer {
@@ -172,12 +180,37 @@ impl Node {
         *promised = rank.max(*promised);
     }
 
+    /// A backup, and what it must hold from here on where it was answered. The error within is the store's.
+    pub(crate) fn backup(&mut self, now: u64) -> Result<Result<Backup, Error>, String> {
+        let store = self.store().clone();
+        let promised = self.promised.clone();
+        let order = BackupOrder { folder: self.bed.path(backups::FOLDER), keep: 2, now };
+        let made = smol::block_on(store.backup(order));
+        self.note_fault();
+        if let Ok(made) = &made
+            && !made.unchanged
+        {
+            let name = made.path.file_name().and_then(|name| name.to_str()).ok_or("backup: no name")?;
+            self.backup = Some((name.into(), promised));
+        }
+        Ok(made)
+    }
+    /// The newest backup takes the place of the database: another identity and older rows are right from here on.
+    pub(crate) fn restore(&mut self) -> Result<Restored, Error> {
+        let _ = self.stop();
+        (self.bootstrapping, self.restoring) = (true, true);
+        let (database, file) = (self.bed.path(DATABASE), self.bed.path(backups::LATEST));
+        let done = Store::restore_on(&Own(Arc::clone(&self.bed)), &database, &file);
+        self.note_fault();
+        done
+    }
+
     /// An orderly stop.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
-        match self.store.take() {
-            Some(store) => smol::block_on(store.close()).map_err(|error| error.to_string()),
-            None => Ok(()),
-        }
+        let Some(store) = self.store.take() else { return Ok(()) };
+        let closed = smol::block_on(store.close());
+        self.note_fault();
+        closed.map_err(|error| error.to_string())
     }
     /// The power goes, if it has not gone yet; the machine stands on what is left, not started.
     pub(crate) fn cut(&mut self, how: Cut) {

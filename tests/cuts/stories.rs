@@ -78,3 +78,25 @@ fn a_log_whose_name_did_not_reach_the_disk_is_not_written_to() {
         }
     }
 }
+
+/// An error struck the first start of a backup that had just been restored. The bed looked whether one had struck before
+/// the start alone, and called a refusal that was right a fault of the store.
+#[test]
+fn an_error_that_strikes_a_start_is_known_to_have_struck() {
+    for only in [Call::Open, Call::Read, Call::Sync] {
+        let mut stage = Stage::new(true, 1);
+        stage.node.start().unwrap();
+        let request = stage.request(0..20, 700);
+        stage.ask(vec![request]).unwrap();
+        stage.node.backup(1).unwrap().unwrap();
+        stage.node.restore().unwrap();
+        let failing = Failing { from: 0, count: u64::MAX, only: Some(only), fault: Fault::Io };
+        stage.node.bed.plan(Plan { failing: Some(failing), ..Plan::default() });
+        assert!(!stage.node.hurt, "nothing has struck yet");
+        assert!(stage.node.start().is_err(), "{only:?}");
+        assert!(stage.node.hurt, "{only:?}");
+        stage.node.bed.plan(Plan::default());
+        assert_eq!(stage.node.start(), Ok(()), "{only:?}");
+        assert_eq!(stage.ledger.check(&mut stage.node), Ok(()), "{only:?}");
+    }
+}

@@ -88,11 +88,10 @@ fn quietly<T>(search: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Of so many runs one may fail while the holes that docs/replication.md names as open are open. A failing run is told with
-/// its seed in any case.
-const OPEN_ONE_OF: u64 = 1_000;
+/// A search goes on after a run that fails, each is told with its seed, and ends with so many.
+const FAILURES_MAX: usize = 10;
 
-/// Runs sites; gives their counts, or the failing seeds and a story where they are more than are known to be open.
+/// Runs sites; gives their counts, or the lowest seed that failed with its story.
 fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, rules::Tally), String> {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,9 +105,7 @@ fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, ru
                 Some(seconds) => began.elapsed().as_secs() >= seconds,
                 None => seed >= first + count,
             };
-            let runs = done.load(Ordering::Relaxed);
-            // More than in as many runs again could excuse.
-            if over || failed.lock().expect("no worker panics").len() as u64 * OPEN_ONE_OF > 2 * runs.max(20_000) {
+            if over || failed.lock().expect("no worker panics").len() >= FAILURES_MAX {
                 break;
             }
             let why = match site::run(seed, None, false) {
@@ -126,7 +123,7 @@ fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, ru
                 Err(failure) => Some(failure.why),
             };
             if let Some(why) = why {
-                println!("open: seed {seed}: {why}");
+                println!("failed: seed {seed}: {why}");
                 failed.lock().expect("no worker panics").push((seed, why));
             }
         }
@@ -136,17 +133,19 @@ fn search_sites(first: u64, count: u64, seconds: Option<u64>) -> Result<(u64, ru
         scope.spawn(|| quietly(work));
     });
     let (runs, mut failed) = (done.into_inner(), failed.into_inner().expect("no worker panics"));
-    println!("{} of {} runs failed", failed.len(), runs + failed.len() as u64);
     failed.sort();
     match failed.first() {
-        Some((seed, why)) if failed.len() as u64 * OPEN_ONE_OF > runs => {
+        Some((seed, why)) => {
             let short = site::shortest(*seed);
             let again = format!("CBDDC_SIM_SEED={seed} cargo sim-replay");
             Err(format!(
-                "seed {seed}: {why}\nshortest story:\n{}=> {}\nthe whole story: {again}",
-                short.story, short.why
+                "{} of {} runs failed; seed {seed}: {why}\nshortest story:\n{}=> {}\nthe whole story: {again}",
+                failed.len(),
+                runs + failed.len() as u64,
+                short.story,
+                short.why
             ))
         }
-        _ => Ok((runs, tally.into_inner().expect("no worker panics"))),
+        None => Ok((runs, tally.into_inner().expect("no worker panics"))),
     }
 }

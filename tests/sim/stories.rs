@@ -63,6 +63,7 @@ hazards! {
     "sent, not confirmed": disks::a_write_on_an_open_link_counts_as_sent_at_once [SentNotMarked];
     "sent, not confirmed": engines::sent_is_on_disk_before_the_bytes_leave [SentNotMarked];
     "a number used twice": disks::a_fork_does_not_claim_what_its_floor_names [ForkClaimsFloor];
+    "a number used twice": disks::what_a_number_that_is_used_twice_hides_waits_in_the_recovered_store [];
     "a number used twice": engines::a_card_that_was_rolled_back_is_told_by_its_peer [ForkNotNoticed];
     "a number used twice": engines::two_boards_with_one_card_part [];
     "a number used twice": engines::a_difference_under_equal_vectors_is_mended [NoReconcile];

@@ -216,6 +216,21 @@ fn a_bootstrap_that_storage_fails_leaves_no_other_peer_waiting() {
 }
 
 #[test]
+fn what_comes_behind_the_closure_of_a_bootstrap_starts_no_second_one() {
+    let mut desk = Desk::new();
+    let mut far = hello_with_rows(2, 1);
+    far.floor = covering(&[(2, 1)]);
+    let stream = pulls(&desk.meet(1, far))[0].1.stream;
+    let [(first, Request::Stage { first: true, .. })] = stores(&desk.say(1, changes(stream, 2, 1, true)))[..] else {
+        panic!("it stages what comes")
+    };
+    assert!(stores(&desk.say(1, changes(stream, 2, 2, true))).is_empty(), "the whole state is on its way already");
+    assert!(matches!(stores(&desk.stored(first, Reply::Staged))[..], [(_, Request::Bootstrap { .. })]));
+    // The stage is empty once the state is in force: put in force again, it would be all that this node has.
+    assert!(stores(&desk.say(1, changes(stream, 2, 2, true))).is_empty());
+}
+
+#[test]
 fn a_fork_that_storage_fails_leaves_nobody_waiting() {
     let mut desk = Desk::new();
     desk.meet(1, hello(2));

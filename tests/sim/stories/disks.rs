@@ -391,3 +391,21 @@ pub fn a_fork_does_not_claim_what_its_floor_names() {
     let waiting: Vec<_> = n.table.recovered.values().map(|row| row.key.key.clone()).collect();
     assert_eq!(waiting, ["b", "c"]);
 }
+
+// D's card is cloned; both write on, under the same numbers. M has D's value, and bootstraps from C, whose numbers cover it: C
+// knows another row by that number, and still has what D's value replaced.
+pub fn what_a_number_that_is_used_twice_hides_waits_in_the_recovered_store() {
+    let [mut d, mut c, mut m] = replicas();
+    d.put("k", "shared");
+    c.table = d.table.clone();
+    d.put("k", "of the card");
+    m.take(&mut d);
+    c.put("y", "under the same number");
+    c.put("t", "short-lived");
+    c.delete("t");
+    assert_eq!(c.months_later().dropped, 1);
+    assert_eq!(m.newcomer_at(&c), Newcomer::Us);
+    assert_eq!(m.bootstrap(&mut c).recovered, 1);
+    assert_eq!(m.get("k").as_deref(), Some("shared"));
+    assert!(m.table.recovered.values().any(|row| row.value() == Some(b"of the card")), "it is in nobody's sight else");
+}
