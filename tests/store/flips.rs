@@ -187,7 +187,14 @@ impl Bench {
         let known = stream_knowledge_or_new(store);
         for keys in keys.chunks(32) {
             let found = smol::block_on(self.peer.look(keys.to_vec())).unwrap();
-            let offer = Offer { keys: keys.to_vec(), rows: found.rows, vector: found.vector, known: known.clone() };
+            let offer = Offer {
+                keys: keys.to_vec(),
+                rows: found.rows,
+                vector: found.vector,
+                known: known.clone(),
+                covered: Vec::new(),
+                highest: Vec::new(),
+            };
             let _ = smol::block_on(store.submit(NOW, Request::Repair(offer)));
         }
         if smol::block_on(store.incident()).is_some() {
