@@ -192,6 +192,7 @@ impl Bench {
                 rows: found.rows,
                 vector: found.vector,
                 known: known.clone(),
+                covered: keys.to_vec(),
                 highest: Vec::new(),
             };
             let _ = smol::block_on(store.submit(NOW, Request::Repair(offer)));
