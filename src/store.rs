@@ -52,7 +52,7 @@ pub use disk::{Disk, Entry, FileSystem, Held};
 use inbox::Inbox;
 use keeper::Keeper;
 pub use ledger::{BackupLedger, LastBackup};
-use reader::Ask;
+use reader::{Ask, Gate};
 pub use recover::{Incident, Recovery};
 pub use restore::Restored;
 pub use scrub::{Damage, Finding, Scrubbed};
@@ -163,6 +163,7 @@ struct Shared {
     reads: Arc<Inbox<Ask>>,
     options: Arc<Options>,
     keeper: Arc<Keeper>,
+    gate: Arc<Gate>,
     tally: Arc<Tally>,
     found: async_channel::Receiver<Finding>,
     stopped: async_channel::Receiver<()>,

@@ -53,7 +53,8 @@ impl Checked {
     /// The error that says what is damaged; `None` where nothing is.
     pub fn error(&self, database: &Path) -> Option<Error> {
         let found = Findings { rows: self.damaged.clone(), structure: self.structure.clone() };
-        let next = "a row is put right by writing it again or by a peer that has it, anything else by 'cbddc restore'";
+        let next = "a row is put right by a peer that has it or by writing it again, anything else by the node while it runs \
+                    (Persistence.AutoRecover), or by 'cbddc restore'";
         (!found.is_empty()).then(|| found.error(database, next))
     }
 }

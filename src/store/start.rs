@@ -92,6 +92,7 @@ impl Store {
         };
         let reader = {
             let (reads, writes, options) = (Arc::clone(&reads), Arc::clone(&writes), Arc::clone(&options));
+            let gate = Arc::clone(&gate);
             thread("cbddc-read", move || {
                 let _stopping = stopping;
                 reader::run(&options, &reads, &gate, &finder, || writes.nudge());
@@ -99,7 +100,7 @@ impl Store {
         };
         let reader = reader.inspect_err(|_| writes.close())?;
         let threads = Mutex::new(Some(Threads { writer, reader }));
-        Ok((Store(Arc::new(Shared { writes, reads, options, keeper, tally, found, stopped, threads })), opened))
+        Ok((Store(Arc::new(Shared { writes, reads, options, keeper, gate, tally, found, stopped, threads })), opened))
     }
 }
 

@@ -22,15 +22,17 @@ impl Store {
         let knowledge = self.knowledge().await?;
         let (keeper, options, writes) = (self.0.keeper.clone(), self.0.options.clone(), self.0.writes.clone());
         let doing = move || backup::make(&keeper, &options, &order, &knowledge, || writes.nudge());
-        self.keep(doing).await
+        self.keep_an_eye(doing, |_| false).await
     }
-    /// Looks at all of the database: structure, checksums, sums. What is damaged is an answer, not an error.
+    /// Looks at all of the database: structure, checksums, sums. What is damaged is an answer, not an error; where that is the
+    /// structure, the writing thread sees to it from here on, as if a request had met it.
     ///
     /// # Errors
     /// The disk's; the database cannot be read at all; `TooManyRequests` while a backup or check is under way.
     pub async fn check(&self) -> Result<Checked, Error> {
         let (keeper, options, writes) = (self.0.keeper.clone(), self.0.options.clone(), self.0.writes.clone());
-        self.keep(move || check::running(&keeper, &options, &writes)).await
+        let doing = move || check::running(&keeper, &options, &writes);
+        self.keep_an_eye(doing, |checked| !checked.structure.is_empty()).await
     }
     /// Remembers how long the node has run since its last backup, durably.
     ///
@@ -96,6 +98,27 @@ impl Store {
         self.keep(move || recover::acknowledge(&*options.disk, &options.path)).await
     }
 
+    /// Does a job that reads all of the database. Damage that it meets is looked into.
+    async fn keep_an_eye<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        damaged: fn(&T) -> bool,
+    ) -> Result<T, Error> {
+        let (gate, writes) = (Arc::clone(&self.0.gate), Arc::clone(&self.0.writes));
+        self.keep(move || {
+            let done = job();
+            let met = match &done {
+                Ok(done) => damaged(done),
+                Err(error) => matches!(error, Error::DatabaseCorruption { .. }),
+            };
+            if met {
+                gate.suspect();
+                writes.nudge();
+            }
+            done
+        })
+        .await
+    }
     /// Does a job on a thread of its own.
     async fn keep<T: Send + 'static>(
         &self,
