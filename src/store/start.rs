@@ -175,9 +175,12 @@ pub(super) fn start(
         let now = Reading { millis: 0, believed: false };
         let shared = knowledge.seq;
         knowledge.fork(&mut table::SqlTable::new(connection, &mut state), now, shared, random())?;
-        connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     } else {
         knowledge.start(random());
+    }
+    // Restored, or a byte of it rotted.
+    if id != schema::APPLICATION_ID {
+        connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
     }
     knowledge.version += 1;
     state.set_knowledge(knowledge);
