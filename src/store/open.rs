@@ -182,9 +182,18 @@ fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs a statement that gives rows, all of them. What it writes is committed behind the last one, and whether that was
+/// done is not known before; `execute_batch` leaves at the first, and what fails behind it nobody hears of.
+pub(super) fn to_the_end(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 /// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
 pub(super) fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
-    connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
+    to_the_end(connection, &format!("PRAGMA {pragma} = {value}"))?;
     let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
         Ok(match row.get_ref(0)? {
             rusqlite::types::ValueRef::Integer(number) => format!("{number}"),

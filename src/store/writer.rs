@@ -489,7 +489,7 @@ impl Writer {
         if free <= FREE_PAGES_KEPT || free < pages / 4 {
             return Ok(false);
         }
-        connection.execute_batch(&std::format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        open::to_the_end(&connection, &std::format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         if self.log_bytes() > self.checkpoint_at {
             self.checkpoint(CheckpointMode::RESTART);
         }

@@ -283,7 +283,7 @@ fn no_harm(wal: bool) {
 }
 
 /// Among all other tests a share of them; with `CBDDC_CUTS_THOROUGH=1` all.
-fn stride() -> usize {
+pub(crate) fn stride() -> usize {
     if std::env::var_os("CBDDC_CUTS_THOROUGH").is_some() { 1 } else { 23 }
 }
 

@@ -11,7 +11,7 @@ use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Knowledge, Members, Reply, Request};
 use cbddc::row::{Rank, Row, RowKey};
-use cbddc::store::{Backup, BackupOrder, Options, Restored, Store};
+use cbddc::store::{Backup, BackupOrder, Options, Recovery, Restored, Store};
 use cbddc::time::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,11 +24,13 @@ pub(crate) struct Kept {
     pub(crate) log_bytes: u64,
     pub(crate) idle: Duration,
     pub(crate) min_free_bytes: u64,
+    /// A damaged database is recovered; peers are said to be there.
+    pub(crate) recovers: bool,
 }
 
 impl Kept {
     pub(crate) fn new(wal: bool) -> Kept {
-        Kept { wal, log_bytes: 64 * 1024, idle: Duration::from_secs(3600), min_free_bytes: 0 }
+        Kept { wal, log_bytes: 64 * 1024, idle: Duration::from_secs(3600), min_free_bytes: 0, recovers: false }
     }
 }
 
@@ -99,7 +101,9 @@ impl Node {
         }
     }
     pub(crate) fn options(&self) -> Options {
+        let recovery = Recovery { backups: self.bed.path(backups::FOLDER), peers: true };
         Options {
+            recovery: self.kept.recovers.then_some(recovery),
             wal: self.kept.wal,
             log_bytes: self.kept.log_bytes,
             idle: self.kept.idle,
