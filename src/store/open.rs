@@ -7,6 +7,7 @@ use super::Options;
 use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
 use super::header::{self, Kind};
+use super::recover;
 use super::restore;
 use super::schema;
 use crate::error::Error;
@@ -72,6 +73,8 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     restore::notice(disk, path)?;
     let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
     let new = match header::kind(disk, path)? {
+        // A recovery was cut off behind the first of its steps: an empty file here would be taken for the last.
+        None if recover::is_under_way(disk, path) => true,
         None => {
             disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
             true

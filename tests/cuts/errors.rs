@@ -283,8 +283,11 @@ fn no_harm(wal: bool) {
 }
 
 /// Among all other tests a share of them; with `CBDDC_CUTS_THOROUGH=1` all.
-pub(crate) fn stride() -> usize {
-    if std::env::var_os("CBDDC_CUTS_THOROUGH").is_some() { 1 } else { 23 }
+fn stride() -> usize {
+    if is_thorough() { 1 } else { 23 }
+}
+pub(crate) fn is_thorough() -> bool {
+    std::env::var_os("CBDDC_CUTS_THOROUGH").is_some()
 }
 
 #[test]
