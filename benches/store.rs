@@ -180,6 +180,7 @@ async fn replicate(from: &Store, to: &Store) {
             announced,
             mode: Mode::Increment,
             asked_as,
+            gives_way: Vec::new(),
             follows: None,
             rows,
             upto,

@@ -167,6 +167,8 @@ pub struct ApiConfig {
     pub token_file: Option<PathBuf>,
     /// Health and metrics alone, on another address. Default none.
     pub health_address: Option<SocketAddr>,
+    /// Names, beside those that this machine calls its own, under which requests may ask for it. Default none.
+    pub host_names: Vec<String>,
 }
 
 /// Section `Logging`.

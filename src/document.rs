@@ -44,6 +44,15 @@ impl Version {
     }
 }
 
+/// What a node's document cache knows of a document beside its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachedVersion {
+    /// Its version.
+    pub version: Version,
+    /// When it expires, in milliseconds since 1970; `None` is never.
+    pub expires_at: Option<Millis>,
+}
+
 /// What must hold of this node's copy for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Condition {

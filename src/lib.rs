@@ -72,6 +72,6 @@ pub use config::Config;
 #[cfg(feature = "std")]
 pub use error::{Cause, Error, PersistenceKind, RequestKind};
 #[cfg(feature = "std")]
-pub use node::{Collection, Node, SyncTracker};
+pub use node::{Collection, Node, Parts, SyncTracker};
 #[cfg(feature = "std")]
 pub use report::HealthCheck;

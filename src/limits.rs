@@ -72,6 +72,8 @@ pub const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Links open at once; a board may lower it. A ninth member is served by the rotating slot.
 pub const LINKS_MAX: usize = 8;
+/// Names that `Api.HostNames` may list: a device has few, and each request is held against all of them.
+pub const HOST_NAMES_MAX: usize = 32;
 /// Connections of strangers in their handshake at once.
 pub const HANDSHAKES_MAX: usize = 8;
 /// Addresses that discovery remembers, members and strangers together.

@@ -18,6 +18,7 @@ mod links;
 mod members;
 mod metrics;
 mod offline;
+mod parts;
 mod progress;
 mod recovered;
 mod reload;
@@ -54,6 +55,7 @@ use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;
 
+pub use parts::Parts;
 pub use tracker::SyncTracker;
 
 /// A running node. Cheap to clone; all clones are the same node. Lives on the thread of its executor.
@@ -83,7 +85,15 @@ impl Node {
     /// [`Error::Configuration`] for keys and paths, [`Error::Network`] for ports in use, [`Error::Persistence`] and
     /// [`Error::DatabaseCorruption`] for the database.
     pub async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Node, Error> {
-        Ok(Node { shell: start::start(executor, config).await? })
+        Node::start_with(executor, config, Parts::default()).await
+    }
+    /// As [`Node::start`], on parts that the caller made: the queue, with what it holds, the cache, the retry policy, the
+    /// sync tracker, the health check.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_with(executor: Rc<LocalExecutor<'static>>, config: Config, parts: Parts) -> Result<Node, Error> {
+        Ok(Node { shell: start::start(executor, config, parts).await? })
     }
     /// Its name.
     pub fn node_id(&self) -> NodeId {

@@ -253,6 +253,23 @@ impl OfflineQueue {
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &PendingOperation> {
         self.slots.iter().map(Arc::as_ref)
     }
+    /// How many operations it takes, and how many bytes.
+    pub fn bounds(&self) -> (usize, usize) {
+        (self.slots_max, self.bytes_max)
+    }
+    /// Another bound of bytes; what waits stays, whatever it takes.
+    pub fn bound_bytes(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+    /// Takes out all that waits, oldest first, for one who passes it on: it is neither delivered nor failed.
+    pub fn take(&mut self) -> Vec<PendingOperation> {
+        let mut taken = Vec::with_capacity(self.slots.len());
+        while let Some(operation) = self.slots.pop_front() {
+            self.statistics.bytes -= operation.bytes();
+            taken.push(Arc::unwrap_or_clone(operation));
+        }
+        taken
+    }
     /// Operations that wait.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -18,6 +18,8 @@ pub struct Stamp(#[serde(with = "postcard::fixint::le")] u64);
 impl Stamp {
     /// Before every stamp that a replica makes.
     pub const ZERO: Stamp = Stamp(0);
+    /// Above every stamp of a row.
+    pub const LAST: Stamp = Stamp(u64::MAX);
 
     /// From milliseconds (48 bits) and a counter.
     pub const fn new(millis: Millis, counter: u16) -> Stamp {

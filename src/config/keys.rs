@@ -3,7 +3,7 @@
 //! Checks nothing by itself: `value` knows the kinds, `written` looks keys up, `meaning` reads the merged values.
 
 use super::value::Kind::{self, *};
-use crate::limits::{HEARD_MAX, MEMBERS_MAX};
+use crate::limits::{HEARD_MAX, HOST_NAMES_MAX, MEMBERS_MAX};
 
 /// One key: `Section.Name`, or `Name` alone for those directly under `CBDDC`.
 #[derive(Debug)]
@@ -90,6 +90,7 @@ pub(crate) static KEYS: &[Key] = &[
     or_null("Api.UnixSocket", File, "null"),
     or_null("Api.TokenFile", File, "null"),
     or_null("Api.HealthAddress", Socket, "null"),
+    key("Api.HostNames", HostNames { max: HOST_NAMES_MAX }, "[]"),
     while_running(key(
         "Logging.Level",
         OneOf(&["Trace", "Debug", "Information", "Warning", "Error", "Critical"]),

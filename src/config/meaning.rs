@@ -98,6 +98,7 @@ pub(super) fn mean(board: Board, layers: &[Layer], base: &Path, file: Option<Pat
             unix_socket: values.path_or_none("Api.UnixSocket")?,
             token_file,
             health_address: values.parsed_or_none("Api.HealthAddress")?,
+            host_names: values.list("Api.HostNames")?,
         },
         logging: LoggingConfig {
             level: values.one_of("Logging.Level", LogLevel::ALL.map(|level| (level.name(), level)))?,

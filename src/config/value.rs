@@ -35,12 +35,15 @@ pub(crate) enum Kind {
     Endpoints { max: usize },
     /// A list of `ip` or `ip:port`.
     Broadcasts { max: usize },
+    /// A list of host names, without ports.
+    HostNames { max: usize },
     /// One of these words, in any case.
     OneOf(&'static [&'static str]),
 }
 
-/// Longest path and host that are accepted, in bytes: PATH_MAX, and the 253 of a host name with its port.
+/// Longest path and host that are accepted, in bytes: PATH_MAX, and the 253 of a host name, alone and with its port.
 const PATH_BYTES_MAX: usize = 4096;
+const HOST_NAME_BYTES_MAX: usize = 253;
 const ENDPOINT_BYTES_MAX: usize = 260;
 
 impl Kind {
@@ -77,6 +80,7 @@ impl Kind {
             Kind::Socket => return socket(text?).map(|address| Value::from(address.to_string())),
             Kind::Endpoints { max } => list(value, *max, is_endpoint),
             Kind::Broadcasts { max } => list(value, *max, |text| broadcast(text).is_some()),
+            Kind::HostNames { max } => list(value, *max, is_host_name),
             Kind::OneOf(words) => {
                 return words
                     .iter()
@@ -103,6 +107,9 @@ impl Kind {
             Kind::Socket => "an IP address with a port, like \"127.0.0.1:5080\"".to_string(),
             Kind::Endpoints { max } => format!("a list of at most {max} addresses like \"10.0.7.2:5000\""),
             Kind::Broadcasts { max } => format!("a list of at most {max} IP addresses, with or without a port"),
+            Kind::HostNames { max } => {
+                format!("a list of at most {max} host names like \"gateway.example\", without ports")
+            }
             Kind::OneOf(words) => {
                 let near = value.as_str().and_then(|text| super::keys::near_miss(text, words.iter().copied()));
                 let near = near.map(|word| format!("; did you mean {word}?")).unwrap_or_default();
@@ -124,11 +131,11 @@ impl Kind {
             Kind::Port | Kind::Whole { .. } => {
                 trimmed.parse::<u64>().map(Value::from).or_else(|_| trimmed.parse::<i64>().map(Value::from)).ok()
             }
-            Kind::Endpoints { .. } | Kind::Broadcasts { .. } if trimmed.starts_with('[') && trimmed.ends_with(']') => {
+            _ if self.is_list() && trimmed.starts_with('[') && trimmed.ends_with(']') => {
                 // A list in JSON, or one address of IPv6, which has brackets too.
                 serde_json::from_str(trimmed).ok().or_else(|| Some(Value::from([trimmed].as_slice())))
             }
-            Kind::Endpoints { .. } | Kind::Broadcasts { .. } => {
+            _ if self.is_list() => {
                 let items = trimmed.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Some(items.map(Value::from).collect())
             }
@@ -139,7 +146,7 @@ impl Kind {
 
     /// Whether `…__0`, `…__1` name the items of a list of this kind.
     pub(crate) fn is_list(&self) -> bool {
-        matches!(self, Kind::Endpoints { .. } | Kind::Broadcasts { .. })
+        matches!(self, Kind::Endpoints { .. } | Kind::Broadcasts { .. } | Kind::HostNames { .. })
     }
 }
 
@@ -160,10 +167,19 @@ fn is_endpoint(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host_fits = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(bracketed) => bracketed.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
+        None => is_of_name_characters(host),
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     host_fits && digits && port.parse::<u16>().is_ok_and(|port| port > 0) && text.len() <= ENDPOINT_BYTES_MAX
+}
+
+/// A name as it stands in front of the port in a URL: neither port nor wildcard.
+fn is_host_name(text: &str) -> bool {
+    is_of_name_characters(text) && !text.starts_with('.') && text.len() <= HOST_NAME_BYTES_MAX
+}
+
+fn is_of_name_characters(host: &str) -> bool {
+    !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 /// `ip` or `ip:port` with a port above 0.
@@ -231,6 +247,7 @@ mod tests {
             Kind::Socket,
             Kind::Endpoints { max: 1 },
             Kind::Broadcasts { max: 1 },
+            Kind::HostNames { max: 1 },
             Kind::OneOf(&["text"]),
         ];
         for kind in &kinds {

@@ -1,9 +1,9 @@
 //! Waiting until enough peers have a write on disk. Who has it, `proto` knows; here it is only waited for.
 
 use super::shell::Shell;
+use super::waiters::{Patience, Waiters};
 use crate::document::{Confirmed, Stored};
 use crate::id::Dot;
-use smol::Timer;
 use std::cell::Cell;
 use std::string::ToString;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The state of what peers have confirmed, as those who wait have last seen it.
 #[derive(Debug, Default)]
 pub(super) struct Confirmations {
-    waiters: super::waiters::Waiters,
+    waiters: Waiters,
     seen: Cell<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Shell {
     /// Waits until `peers` members have a write of this node on disk, at most so long, and less where the node stops.
     pub(crate) async fn confirmed(&self, stored: &Stored, peers: usize, wait: Duration) -> Confirmed {
         let dot = Dot { origin: stored.version.origin, seq: stored.seq };
-        let mut over = Timer::after(wait);
+        let mut patience = Patience::new(wait, self.stopping.clone());
         loop {
             let news = self.confirmations.waiters.next();
             let by = match dot.seq {
@@ -39,20 +39,7 @@ impl Shell {
             if confirmed.enough || dot.seq == 0 {
                 return confirmed;
             }
-            let goes_on = async {
-                let _ = news.recv().await;
-                true
-            };
-            let ends = async {
-                (&mut over).await;
-                false
-            };
-            let stopping = async {
-                // An error says that the channel is closed, which is the only thing that is ever said.
-                let _ = self.stopping.recv().await;
-                false
-            };
-            if !smol::future::or(goes_on, smol::future::or(stopping, ends)).await {
+            if !patience.lasts_until(news.recv()).await {
                 return confirmed;
             }
         }

@@ -59,7 +59,7 @@ impl Known {
     pub(super) fn scrubbed(&self) -> u64 {
         self.scrubbed.get()
     }
-    /// One sentence about it; none where nothing is damaged.
+    /// One sentence about it; none where nothing is damaged. It goes to the log, too, so it names no key.
     pub(super) fn said(&self) -> Option<String> {
         if let Some(structure) = &*self.structure.borrow() {
             return Some(structure.clone());
@@ -67,14 +67,21 @@ impl Known {
         let rows = self.rows.borrow();
         let (finding, _) = rows.values().next()?;
         let at = match &finding.key {
-            Some(key) => format!("{} in {}", key.key, key.collection),
-            None => format!("the one at position {}", finding.seq),
+            Some(key) => format!("in collection {}", key.collection),
+            None => format!("at position {}", finding.seq),
         };
         let next = "write it again, let a peer that has it connect, or restore a backup";
         Some(match rows.len() {
             1 => format!("1 row is damaged on disk, {at}: {next}"),
-            n => format!("{n} rows are damaged on disk, the first is {at}: {next}"),
+            n => format!("{n} rows are damaged on disk, the first {at}: {next}"),
         })
+    }
+    /// The first of the documents that are damaged, for whoever may know names.
+    pub(super) fn documents(&self) -> Vec<(String, String)> {
+        const SHOWN_MAX: usize = 10;
+        let rows = self.rows.borrow();
+        let keys = rows.values().filter_map(|(finding, _)| finding.key.as_ref());
+        keys.take(SHOWN_MAX).map(|key| (key.collection.clone(), key.key.clone())).collect()
     }
     /// Rows of these keys are whole again.
     pub(super) fn mended_keys(&self, keys: &[RowKey]) {
@@ -200,7 +207,8 @@ mod tests {
     fn a_finding_is_news_once_and_gone_after_a_pass_that_does_not_see_it() {
         let known = Known::default();
         assert!(known.note(&finding(3)) && !known.note(&finding(3)));
-        assert!(known.said().is_some_and(|said| said.contains("k in c")));
+        assert!(known.said().is_some_and(|said| said.contains("in collection c:")));
+        assert_eq!(known.documents(), [("c".to_string(), "k".to_string())]);
         known.passed();
         assert_eq!((known.rows(), known.found()), (1, 1), "this pass has seen it");
         known.passed();

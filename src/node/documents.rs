@@ -4,11 +4,12 @@ use super::offline::key_waits;
 use super::shell::Shell;
 use crate::cache::{CacheStatistics, DocumentCache};
 use crate::document::{
-    Accepted, CollectionSummary, Condition, Document, PAGE_DOCUMENTS_MAX, Page, Query, Stored, Version, WriteOp,
+    Accepted, CachedVersion, CollectionSummary, Condition, Document, PAGE_DOCUMENTS_MAX, Page, Query, Stored, Version,
+    WriteOp,
 };
 use crate::error::{Error, PersistenceKind};
 use crate::limits::{COLLECTION_BYTES_MAX, DOCUMENT_BYTES_MAX, KEY_BYTES_MAX};
-use crate::log::{error, trace, warn};
+use crate::log::{trace, warn};
 use crate::proto::{Client, Input, StoreFault};
 use crate::replica::{Precondition, Reply, Write};
 use crate::row::{Body, RowKey, Scope};
@@ -61,7 +62,7 @@ pub(super) struct Op {
 
 /// The cache, and reads that are filling it.
 pub(super) struct Reads {
-    cache: RefCell<DocumentCache<Cached>>,
+    cache: RefCell<DocumentCache<CachedVersion>>,
     /// Reads on their way to storage; true once the document has changed since they began.
     filling: RefCell<HashMap<(String, String), Changed>>,
 }
@@ -69,15 +70,11 @@ pub(super) struct Reads {
 /// Whether a document has changed since a read of it began.
 type Changed = Rc<Cell<bool>>;
 
-#[derive(Clone, Copy)]
-struct Cached {
-    version: Version,
-    expires_at: Option<Millis>,
-}
-
 impl Reads {
-    pub(super) fn new(bytes: usize) -> Reads {
-        Reads { cache: RefCell::new(DocumentCache::new(bytes)), filling: RefCell::default() }
+    /// Over an empty cache: nothing is believed that was not read here.
+    pub(super) fn new(mut cache: DocumentCache<CachedVersion>) -> Reads {
+        cache.clear();
+        Reads { cache: RefCell::new(cache), filling: RefCell::default() }
     }
     pub(super) fn resize(&self, bytes: usize) {
         self.cache.borrow_mut().resize(bytes);
@@ -108,7 +105,7 @@ impl Reads {
         self.forget(&op.collection, &op.key);
         // A bulk import must not push out what is being read.
         if let Some((value, expires_at)) = op.fresh.filter(|_| alone) {
-            self.cache.borrow_mut().set(&op.collection, &op.key, value, Cached { version, expires_at });
+            self.cache.borrow_mut().set(&op.collection, &op.key, value, CachedVersion { version, expires_at });
         }
     }
 }
@@ -256,16 +253,16 @@ impl Shell {
         let now = self.engine.borrow().reading(self.now()).millis;
         let cached = self.reads.cache.borrow_mut().get(collection, key);
         if let Some(cached) = cached {
-            trace!("cache hit collection={} key={}", collection, key);
+            trace!("cache hit collection={}", collection);
             let over = cached.version.expires_at.is_some_and(|at| at <= now);
             if over {
-                warn!("document not found, it has expired collection={} key={}", collection, key);
+                warn!("document not found, it has expired collection={}", collection);
             }
             let document =
                 || Document { key: key.to_string(), version: cached.version.version, value: cached.value.to_vec() };
             return Ok((!over).then(document));
         }
-        trace!("cache miss collection={} key={}", collection, key);
+        trace!("cache miss collection={}", collection);
         let name = (collection.to_string(), key.to_string());
         let changed = self.reads.filling.borrow_mut().entry(name.clone()).or_default().clone();
         let read = self.store.get(self.scope(collection), collection, key, now).await;
@@ -276,12 +273,12 @@ impl Shell {
                 filling.remove(&name);
             }
         }
-        let Some((document, expires_at)) = read.inspect_err(|error| damaged(error, collection, key))? else {
-            warn!("document not found collection={} key={}", collection, key);
+        let Some((document, expires_at)) = read? else {
+            warn!("document not found collection={}", collection);
             return Ok(None);
         };
         if !changed.get() {
-            let cached = Cached { version: document.version, expires_at };
+            let cached = CachedVersion { version: document.version, expires_at };
             self.reads.cache.borrow_mut().set(collection, key, document.value.as_slice(), cached);
         }
         Ok(Some(document))
@@ -308,7 +305,7 @@ impl Shell {
     }
 
     /// What an operation means on this node: scope, expiry, precondition.
-    fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
+    pub(super) fn meant(&self, op: WriteOp, now: Millis) -> (Write, Op) {
         let configured =
             self.in_force.borrow().collections.get(&op.collection).and_then(|collection| collection.ttl_ms);
         let ttl = op.ttl.or(configured).filter(|_| op.value.is_some());
@@ -326,13 +323,6 @@ impl Shell {
     }
 }
 
-/// Says that a document is damaged on this disk.
-fn damaged(error: &Error, collection: &str, key: &str) {
-    if matches!(error, Error::DatabaseCorruption { .. }) {
-        error!("corruption found collection={} key={} cause=\"{}\"", collection, key, error.to_string());
-    }
-}
-
 fn answered_less() -> Error {
     Error::persistence("the store answered less than it was asked", None::<Box<_>>)
 }
@@ -340,7 +330,7 @@ fn answered_else() -> Error {
     Error::persistence("the store answered something else", None::<Box<_>>)
 }
 
-fn check(op: &WriteOp) -> Result<(), Error> {
+pub(super) fn check(op: &WriteOp) -> Result<(), Error> {
     check_names(&op.collection, &op.key)?;
     let Some(value) = &op.value else { return Ok(()) };
     if value.len() > DOCUMENT_BYTES_MAX {

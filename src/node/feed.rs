@@ -5,6 +5,7 @@
 //! Invariant: no read of the store is open while anybody waits.
 
 use super::shell::Shell;
+use super::waiters::Patience;
 use crate::document::{Change, Changes, ChangesQuery, PAGE_DOCUMENTS_MAX, Since, Version};
 use crate::error::Error;
 use crate::replica::{self, Bookmark, Feed, FeedPage, Stale};
@@ -30,7 +31,7 @@ impl Shell {
             Since::Token(token) => replica::Since::Bookmark(Bookmark::parse(token).ok_or_else(not_a_token)?),
         };
         let mut feed = Feed { since, collection: query.collection.clone(), limit: query.limit };
-        let mut over = Timer::after(query.wait);
+        let mut patience = Patience::new(query.wait, self.stopping.clone());
         loop {
             let changed = self.readers.next();
             let (rows, next, more) = match self.store.feed(feed.clone()).await? {
@@ -42,26 +43,16 @@ impl Shell {
             if !changes.is_empty() {
                 return Ok(answer(changes));
             }
-            let time_left = async {
+            let another = async {
                 if more {
                     // Nothing of the wanted collection so far. Others have their turn between two reads.
                     smol::future::yield_now().await;
-                    return true;
+                } else {
+                    let _ = changed.recv().await;
+                    Timer::after(GATHER).await;
                 }
-                let _ = changed.recv().await;
-                Timer::after(GATHER).await;
-                true
             };
-            let time_over = async {
-                (&mut over).await;
-                false
-            };
-            let stopping = async {
-                // An error says that the channel is closed, which is the only thing that is ever said.
-                let _ = self.stopping.recv().await;
-                false
-            };
-            if !smol::future::or(stopping, smol::future::or(time_over, time_left)).await {
+            if !patience.lasts_until(another).await {
                 return Ok(answer(changes));
             }
             feed.since = replica::Since::Bookmark(next);

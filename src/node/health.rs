@@ -109,9 +109,13 @@ impl Shell {
         let alarms = self.engine.borrow().counters().alarms;
         match self.store.sizes().await {
             Ok(store) => {
+                let documents = self.damage.documents().into_iter();
+                let documents: Vec<Value> =
+                    documents.map(|(collection, key)| json!({ "collection": collection, "key": key })).collect();
                 let data = json!({
                     "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
                     "digestAlarms": alarms, "damagedRows": self.damage.rows(),
+                    "damagedDocuments": documents,
                 });
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);

@@ -118,15 +118,22 @@ impl Shell {
 
     fn queue_metrics(&self, metrics: &mut Metrics) {
         let queue = self.queue_status();
-        metrics.gauge("cbddc_queue_operations", "Operations that wait in the offline queue.", queue.length);
-        metrics.gauge("cbddc_queue_capacity_operations", "Operations that fit.", queue.capacity);
-        metrics.gauge("cbddc_queue_bytes", "Bytes that wait in the offline queue.", queue.bytes);
-        metrics.gauge("cbddc_queue_capacity_bytes", "Bytes that fit.", queue.capacity_bytes);
-        metrics.counter("cbddc_queue_accepted_total", "Operations that it has accepted.", queue.accepted);
-        metrics.counter("cbddc_queue_delivered_total", "Of all that waited, carried out.", queue.delivered);
-        metrics.counter("cbddc_queue_refused_total", "Operations refused because it was full.", queue.refused);
-        let help = "Operations of the last stop that were damaged in the spill file.";
-        metrics.counter("cbddc_queue_lost_total", help, queue.lost);
+        for (name, help, now) in [
+            ("cbddc_queue_operations", "Operations that wait in the offline queue.", queue.length),
+            ("cbddc_queue_capacity_operations", "Operations that fit.", queue.capacity),
+            ("cbddc_queue_bytes", "Bytes that wait in the offline queue.", queue.bytes),
+            ("cbddc_queue_capacity_bytes", "Bytes that fit.", queue.capacity_bytes),
+        ] {
+            metrics.gauge(name, help, now);
+        }
+        for (name, help, sum) in [
+            ("cbddc_queue_accepted_total", "Operations that it has accepted.", queue.accepted),
+            ("cbddc_queue_delivered_total", "Of all that waited, carried out.", queue.delivered),
+            ("cbddc_queue_refused_total", "Operations refused because it was full.", queue.refused),
+            ("cbddc_queue_lost_total", "Operations of the last stop that were damaged in the spill file.", queue.lost),
+        ] {
+            metrics.counter(name, help, sum);
+        }
     }
 
     fn cache_metrics(&self, metrics: &mut Metrics) {
@@ -158,21 +165,18 @@ impl Shell {
         let help = "Rows kept aside by a bootstrap, that wait for a decision.";
         metrics.gauge("cbddc_recovered_rows", help, recovered);
         let store = self.store.counters();
-        metrics.counter(
-            "cbddc_store_commits_total",
-            "Groups of requests that went to the disk together.",
-            store.commits,
-        );
-        metrics.counter("cbddc_store_requests_total", "Requests in them.", store.requests);
-        let help = "Times that the write-ahead log was copied back.";
-        metrics.counter("cbddc_store_checkpoints_total", help, store.checkpoints);
-        let help = "Times that it could not be.";
-        metrics.counter("cbddc_store_checkpoints_put_off_total", help, store.checkpoints_put_off);
+        for (name, help, sum) in [
+            ("cbddc_store_commits_total", "Groups of requests that went to the disk together.", store.commits),
+            ("cbddc_store_requests_total", "Requests in them.", store.requests),
+            ("cbddc_store_checkpoints_total", "Times that the write-ahead log was copied back.", store.checkpoints),
+            ("cbddc_store_checkpoints_put_off_total", "Times that it could not be.", store.checkpoints_put_off),
+            ("cbddc_store_reopened_total", "Times that it was opened again after an I/O error.", store.reopened),
+        ] {
+            metrics.counter(name, help, sum);
+        }
         let help = "When it last was, by the node's clock; no sample before the first time.";
         let last = store.last_checkpoint.map(seconds);
         metrics.known_gauge("cbddc_store_last_checkpoint_timestamp_seconds", help, last);
-        let help = "Times that the database was opened again after an I/O error.";
-        metrics.counter("cbddc_store_reopened_total", help, store.reopened);
         let help = "Rows that are damaged on disk, as far as is known.";
         metrics.gauge("cbddc_store_damaged_rows", help, self.damage.rows());
         let help = "Damage found on disk, by the scrub or a check.";

@@ -7,9 +7,9 @@
 //!
 //! Invariant: while a key waits, nothing that is written to it overtakes what waits.
 
-use super::documents::Op;
+use super::documents::{Op, check};
 use super::shell::Shell;
-use crate::document::{Queued, WriteOp};
+use crate::document::{Condition, Queued, WriteOp, json};
 use crate::error::{Error, PersistenceKind};
 use crate::id::ReplicaId;
 use crate::limits::{CLOCK_MILLIS_MAX, QUEUED_EXTRA_BYTES};
@@ -66,7 +66,9 @@ pub(super) struct Offline {
 
 impl Offline {
     /// The queue of a node, with what its last stop has spilled. Blocks: the file is made and read.
-    pub(super) fn open(database: &Path, enabled: bool, operations: usize, bytes: usize) -> Offline {
+    /// `queue` is empty, and gives the bounds.
+    pub(super) fn open(database: &Path, enabled: bool, mut queue: OfflineQueue) -> Offline {
+        let (operations, bytes) = queue.bounds();
         let (mut spilled, mut lost, mut holds) = (Vec::new(), 0, false);
         let spill = match Spill::open(database, if enabled { bytes as u64 } else { 0 }) {
             Ok((spill, found)) => {
@@ -85,7 +87,7 @@ impl Offline {
         };
         // What a stop could not spill is not accepted.
         let room = spill.as_ref().map_or(0, |spill| usize::try_from(spill.room()).unwrap_or(usize::MAX));
-        let mut queue = OfflineQueue::new(operations, bytes.min(room));
+        queue.bound_bytes(bytes.min(room));
         let (sound, unsound): (Vec<_>, Vec<_>) = spilled.into_iter().partition(|one| Entry::of(one).is_some());
         lost += unsound.len() as u64;
         lost += queue.resume(sound).len() as u64;
@@ -96,7 +98,7 @@ impl Offline {
         let last_stamp = in_file.iter().filter_map(|one| Entry::of(one)).map(|entry| entry.stamp).max();
         let (wake, woken) = async_channel::bounded(1);
         Offline {
-            capacity: operations.min(crate::limits::QUEUE_SLOTS),
+            capacity: operations,
             capacity_bytes: bytes.min(room),
             queue: RefCell::new(queue),
             enabled,
@@ -270,12 +272,38 @@ impl Shell {
         self.enqueue(op, seen, &error.to_string())
     }
 
-    /// Puts an operation at the end of the queue, stamped.
-    pub(super) fn enqueue(&self, op: Op, seen: Stamp, why: &str) -> Result<(), Error> {
-        let offline = &self.offline;
-        if offline.closed.get() {
-            return Err(queue_full("the node stops, nothing is accepted any more".to_string()));
+    /// Takes over what a queue held that the node's caller had made: accepted now, whatever the bounds say.
+    pub(super) fn take_over(&self, operations: Vec<PendingOperation>) {
+        if operations.is_empty() {
+            return;
         }
+        let now = self.engine.borrow().reading(self.now()).millis;
+        let (mut stamped, mut lost) = (Vec::new(), 0);
+        for PendingOperation { kind, collection, key, data } in operations {
+            let value = (kind == OperationKind::Put).then_some(data);
+            let whole = value.as_deref().is_none_or(|value| json::check(value).is_ok());
+            let op = WriteOp { collection, key, value, ttl: None, condition: Condition::Always };
+            if whole && check(&op).is_ok() {
+                stamped.push(self.stamped(self.meant(op, now).1, Stamp::ZERO));
+            } else {
+                lost += 1;
+            }
+        }
+        let accepted = stamped.len();
+        lost += self.offline.queue.borrow_mut().resume(stamped).len() as u64;
+        self.offline.lost.set(self.offline.lost.get() + lost);
+        if lost > 0 {
+            error!(
+                "operations of the queue that was handed over cannot be stored and are left out operations={}",
+                lost
+            );
+        }
+        info!("operations of the queue that was handed over are carried out now operations={}", accepted);
+    }
+
+    /// The operation with the stamp by which it competes.
+    fn stamped(&self, op: Op, seen: Stamp) -> PendingOperation {
+        let offline = &self.offline;
         let (stamp, replica) = {
             let engine = self.engine.borrow();
             let now = Stamp::new(engine.reading(self.now()).millis.min(CLOCK_MILLIS_MAX), 0);
@@ -287,18 +315,27 @@ impl Shell {
             Some(fresh) => (OperationKind::Put, fresh),
             None => (OperationKind::Delete, (Vec::new(), None)),
         };
+        // Only where nobody goes beyond it: the far future of one row must not carry the others along.
+        if stamp != seen.next() {
+            offline.last_stamp.set(stamp);
+        }
         let data = Entry::data(value, stamp, replica, expires_at);
+        PendingOperation { kind, collection, key, data }
+    }
+
+    /// Puts an operation at the end of the queue, stamped.
+    pub(super) fn enqueue(&self, op: Op, seen: Stamp, why: &str) -> Result<(), Error> {
+        let offline = &self.offline;
+        if offline.closed.get() {
+            return Err(queue_full("the node stops, nothing is accepted any more".to_string()));
+        }
+        let operation = self.stamped(op, seen);
         let first = offline.is_empty();
-        let accepted = offline.queue.borrow_mut().enqueue(PendingOperation { kind, collection, key, data });
-        if accepted.is_err() {
+        if offline.queue.borrow_mut().enqueue(operation).is_err() {
             if !offline.full.replace(true) {
                 warn!("the offline queue is full, writes are refused operations={}", offline.len());
             }
             return Err(queue_full(format!("the store refuses writes now and the offline queue is full: {why}")));
-        }
-        // Only where nobody goes beyond it: the far future of one row must not carry the others along.
-        if stamp != seen.next() {
-            offline.last_stamp.set(stamp);
         }
         if first {
             warn!("the store refuses writes, they wait in the offline queue cause=\"{}\"", why);

@@ -50,6 +50,7 @@ impl Shell {
     pub(crate) fn reload(self: &Rc<Self>, new: &Config) -> Result<Reloaded, Error> {
         // The one thing that may be wrong by now, so it comes first.
         key::load_cluster_key(&self.config.cluster.key_file)?;
+        let cache_before = self.in_force.borrow().persistence.cache_mib;
         let mut reloaded = self.in_force.borrow_mut().take_over(new);
         reloaded.cluster_key = self.reload_keys()?;
         let (cluster, cache_mib) = {
@@ -57,7 +58,10 @@ impl Shell {
             (config.cluster.clone(), config.persistence.cache_mib)
         };
         self.health_check.set(HealthCheck::new(cluster.lag_threshold_ms, cluster.critical_lag_threshold_ms));
-        self.reads.resize(cache_mib as usize * 1024 * 1024);
+        // One that the program made has its own bound until another is configured.
+        if cache_mib != cache_before {
+            self.reads.resize(cache_mib as usize * 1024 * 1024);
+        }
         let numbers = {
             let mut fixed = self.fixed.borrow_mut();
             fixed.become_these(&cluster.peers);

@@ -10,8 +10,10 @@ use super::reload::FixedPeers;
 use super::store_health::{StoreHealth, grows};
 use super::tracker::SyncTracker;
 use super::waiters::Waiters;
+use crate::cache::DocumentCache;
 use crate::clock;
 use crate::config::{Config, Scope as ConfiguredScope};
+use crate::document::CachedVersion;
 use crate::error::Error;
 use crate::id::{DeviceId, NodeId};
 use crate::log::{error, trace, warn};
@@ -124,7 +126,8 @@ pub(crate) struct Shell {
 /// An answer of storage that becomes an input, in the order in which it was asked for.
 type InOrder = Pin<Box<dyn Future<Output = (Input, Option<Error>)>>>;
 
-pub(super) struct Parts {
+/// What the start has made.
+pub(super) struct Made {
     pub(super) executor: Rc<LocalExecutor<'static>>,
     pub(super) config: Config,
     pub(super) identity: Identity,
@@ -134,19 +137,21 @@ pub(super) struct Parts {
     pub(super) engine: Engine,
     pub(super) beacons: Option<Beacons>,
     pub(super) offline: Offline,
+    pub(super) cache: DocumentCache<CachedVersion>,
+    pub(super) tracker: SyncTracker,
     pub(super) backups: BackupLedger,
 }
 
 impl Shell {
-    pub(super) fn new(parts: Parts) -> Rc<Shell> {
-        let Parts { executor, config, identity, addresses, store, database_path, engine, beacons, offline, backups } =
-            parts;
+    pub(super) fn new(made: Made) -> Rc<Shell> {
+        let Made { executor, config, identity, addresses, store, database_path, engine, beacons, .. } = made;
+        let Made { offline, cache, tracker, backups, .. } = made;
         let (stop, stopped) = async_channel::bounded(1);
         let (stop_taking, stopping) = async_channel::bounded(1);
         let (wake, woken) = async_channel::bounded(1);
         // Bounded by what the engine has asked for, which is bounded by windows and callers.
         let (store_order, answers) = async_channel::unbounded();
-        let reads = Reads::new(config.persistence.cache_mib as usize * 1024 * 1024);
+        let reads = Reads::new(cache);
         let cluster = &config.cluster;
         let health_check = HealthCheck::new(cluster.lag_threshold_ms, cluster.critical_lag_threshold_ms);
         let shell = Rc::new(Shell {
@@ -158,7 +163,7 @@ impl Shell {
             confirmations: Confirmations::default(),
             site_news: Waiters::default(),
             site_seen: Cell::new(0),
-            tracker: RefCell::default(),
+            tracker: RefCell::new(tracker),
             started_at: clock::monotonic_ms(),
             stopped,
             stop,

@@ -1,12 +1,12 @@
 //! The whole site as one node sees it: what this node says of itself, and what the others have said.
 
 use super::shell::Shell;
+use super::waiters::Patience;
 use crate::clock;
 use crate::id::DeviceId;
 use crate::proto::{Input, LinkId, PeerView, SiteView, Standing};
 use crate::report::{HealthStatus, MemberStatus, Said, SiteReport, Timestamp};
 use crate::wire::{ClockSample, MemberReport};
-use smol::Timer;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::string::ToString;
@@ -60,26 +60,10 @@ impl Shell {
     pub(crate) async fn site(self: &Rc<Self>, wait: Duration) -> SiteReport {
         let asked_at = self.now().mono;
         self.feed(Input::AskSite);
-        let mut over = Timer::after(wait);
+        let mut patience = Patience::new(wait, self.stopping.clone());
         loop {
             let news = self.site_news.next();
-            if self.all_have_answered(asked_at) {
-                break;
-            }
-            let more = async {
-                let _ = news.recv().await;
-                true
-            };
-            let ends = async {
-                (&mut over).await;
-                false
-            };
-            let stopping = async {
-                // An error says that the channel is closed, which is the only thing that is ever said.
-                let _ = self.stopping.recv().await;
-                false
-            };
-            if !smol::future::or(more, smol::future::or(stopping, ends)).await {
+            if self.all_have_answered(asked_at) || !patience.lasts_until(news.recv()).await {
                 break;
             }
         }

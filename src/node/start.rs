@@ -1,7 +1,9 @@
 //! The start of a node: keys, database, sockets, in the order in which each can fail with the clearest message.
 
 use super::offline::Offline;
-use super::shell::{Addresses, Identity, Parts, Shell};
+use super::parts::Parts;
+use super::shell::{Addresses, Identity, Made, Shell};
+use crate::cache::DocumentCache;
 use crate::config::{ClusterConfig, Config, default_node_id};
 use crate::error::Error;
 use crate::log::{critical, info, warn};
@@ -9,6 +11,7 @@ use crate::net::Beacons;
 use crate::net::http::{self, Bodies, HttpOptions, Surface};
 use crate::net::{PortSetting, listen};
 use crate::proto::{Engine, Input, Now, Settings};
+use crate::queue::OfflineQueue;
 use crate::retry::RetryPolicy;
 use crate::secure::{ClusterKey, DeviceKey};
 use crate::store::{Options, Recovery, Store, lend_reserve};
@@ -28,7 +31,12 @@ const TOMBSTONE_MIN_AGE: Millis = 86_400_000;
 /// Between two slices of expiry and of dropping tombstones.
 const MAINTAIN_INTERVAL: Millis = 1_000;
 
-pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) -> Result<Rc<Shell>, Error> {
+pub(super) async fn start(
+    executor: Rc<LocalExecutor<'static>>,
+    mut config: Config,
+    parts: Parts,
+) -> Result<Rc<Shell>, Error> {
+    parts.prevail(&mut config);
     let cluster_key = cluster_key(&config.cluster)?;
     let device_key = DeviceKey::from_private(key::load_or_create_device_key(&config.device_key_file())?);
     let device = device_key.device_id();
@@ -103,8 +111,12 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
     };
     let now = Now { mono: clock::monotonic_ms(), wall: clock::wall_ms(), synchronised: clock::synchronised() };
     let database_path = opened.path.clone();
-    let queue = (config.sync.offline_queue, config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
-    let offline = Offline::open(&database_path, queue.0, queue.1, queue.2);
+    let (queue_size, queue_bytes) = (config.sync.max_queue_size as usize, budget.queue_kib as usize * 1024);
+    let mut queue = parts.queue.unwrap_or_else(|| OfflineQueue::new(queue_size, queue_bytes));
+    let handed_over = queue.take();
+    let offline = Offline::open(&database_path, config.sync.offline_queue, queue);
+    let cache_bytes = config.persistence.cache_mib as usize * 1024 * 1024;
+    let cache = parts.cache.unwrap_or_else(|| DocumentCache::new(cache_bytes));
     let engine = Engine::new(now, settings, opened.knowledge, opened.members);
 
     let http = http_listeners(&config).await?;
@@ -116,7 +128,7 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         cluster_keys: RefCell::new(Vec::from([ClusterKey::new(cluster_key)])),
     };
     let backups = opened.backups;
-    let shell = Shell::new(Parts {
+    let shell = Shell::new(Made {
         executor,
         config,
         identity,
@@ -126,8 +138,11 @@ pub(super) async fn start(executor: Rc<LocalExecutor<'static>>, config: Config) 
         engine,
         beacons,
         offline,
+        cache,
+        tracker: parts.tracker,
         backups,
     });
+    shell.take_over(handed_over);
     let options = http_options(&shell, token);
     for (listener, surface) in http {
         serve_http(&shell, listener, HttpOptions { surface, counters: Rc::default(), ..options.clone() });
@@ -217,14 +232,24 @@ fn api_token(config: &Config) -> Result<Option<String>, Error> {
 /// are fewer where memory is little.
 fn http_options(shell: &Shell, token: Option<String>) -> HttpOptions {
     let budget = &shell.config.board.budget;
-    let host = gethostname::gethostname().to_string_lossy().into_owned();
     HttpOptions {
         token,
-        host_names: Vec::from([shell.node_id().to_string(), host]),
+        host_names: host_names(&shell.node_id().to_string(), &shell.config.api.host_names),
         bodies: Bodies::new((budget.ram_mib as usize * 1024 * 1024 / 16).min(8 * 1024 * 1024)),
         connections_max: (budget.ram_mib as usize).clamp(16, 64),
         ..HttpOptions::default()
     }
+}
+
+/// Names under which requests may ask for this node: its own, alone and as the networks of houses and plants complete them,
+/// and what was configured. The endings are of zones that nobody can register, so that no foreign page has such a name.
+fn host_names(node_id: &str, configured: &[String]) -> Vec<String> {
+    const ENDINGS: [&str; 5] = ["", ".local", ".lan", ".internal", ".home.arpa"];
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let own = [node_id, &host, host.split('.').next().unwrap_or(&host)];
+    let own = own.iter().flat_map(|name| ENDINGS.map(|ending| std::format!("{name}{ending}")));
+    let configured = configured.iter().map(|name| name.trim_end_matches('.').to_string());
+    own.chain(configured).collect()
 }
 
 fn serve_http(shell: &Rc<Shell>, listener: http::Listener, options: HttpOptions) {

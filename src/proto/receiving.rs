@@ -7,12 +7,15 @@ use super::session::Incoming;
 use crate::id::LocalSeq;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Applied, Bootstrapped, Incoming as IncomingBatch, Meeting, Origin, Request};
+use crate::row::RowKey;
 use crate::time::Millis;
 use crate::wire::{Bye, Changes, Confirm, Message, Mode};
 use alloc::vec::Vec;
 
 /// Between two reconciliations with one peer.
 const RECONCILE_MS: Millis = 10_000;
+/// So often it is looked at whether a peer covers the same as this node and neither has compared.
+const COMPARE_MS: Millis = 30_000;
 /// A stream of which storage has refused a batch is asked for again after this, and twice as late each time.
 const STORE_RETRY_MS: Millis = 500;
 /// But not later than this: somebody may have made room.
@@ -66,17 +69,20 @@ impl Engine {
             self.members.heard(&device, replica, &closure.vector, 0);
         }
         let mode = if already_closed { Mode::Increment } else { *mode };
+        let announced = peer.streamed.clone();
         let closed = changes.closure.is_some();
+        let gives_way = self.gives_way(&changes.rows);
         let incoming = IncomingBatch {
             device,
             replica,
-            announced: peer.streamed.clone(),
+            announced,
             mode,
             asked_as: self.knowledge.replica,
             follows,
             rows: changes.rows,
             upto,
             closure: changes.closure,
+            gives_way,
         };
         if planted(Mutant::ConfirmBeforeSync) {
             let mut vector = self.knowledge.vector.clone();
@@ -97,14 +103,7 @@ impl Engine {
     ) {
         match applied {
             Applied::Applied { changed, system, alarm, equal } => {
-                self.overwritten(now, changed.iter());
-                if !changed.is_empty() {
-                    self.outputs.push_back(Output::Changed { keys: changed });
-                    self.rows_relayed(now);
-                }
-                if system {
-                    self.store(now, Pending::Records, Request::Records);
-                }
+                self.rows_taken(now, changed, system);
                 self.confirm(link, of_stream, upto);
                 let Some(session) = self.sessions.get_mut(&link) else { return };
                 session.refusals = 0;
@@ -113,6 +112,9 @@ impl Engine {
                 if matches!(&session.incoming, Incoming::Open { stream, .. } if *stream == of_stream) {
                     peer.cursor = peer.cursor.max(upto);
                     self.members.heard(&session.device, peer.hello.replica, &peer.announced, peer.cursor);
+                }
+                if (equal || alarm) && self.repairs.is_empty() {
+                    session.compared = self.knowledge.vector.clone();
                 }
                 let node_id = peer.hello.node_id.clone();
                 if let Incoming::Open { stream, closed, .. } = &mut session.incoming
@@ -135,6 +137,12 @@ impl Engine {
                     self.digests_differ(now, link);
                 }
             }
+            Applied::Held { changed, system, damaged } => {
+                self.rows_taken(now, changed, system);
+                self.found_damaged(now, damaged);
+                // By the time it comes again the linked peers were asked for what is damaged.
+                self.batch_refused(now, link, of_stream);
+            }
             Applied::ReceiverBelowFloor => {
                 // The sender has forgotten deletes since its Hello that this node may have missed.
                 if self.bootstrapping.is_none() && self.sessions.contains_key(&link) {
@@ -149,6 +157,18 @@ impl Engine {
                 self.fork(now, None);
             }
             Applied::TooManyReplicas => self.bye(now, link, Bye::protocol("too many replicas")),
+        }
+    }
+
+    /// Rows of a peer have taken their place.
+    fn rows_taken(&mut self, now: Now, changed: Vec<RowKey>, system: bool) {
+        self.overwritten(now, changed.iter());
+        if !changed.is_empty() {
+            self.outputs.push_back(Output::Changed { keys: changed });
+            self.rows_relayed(now);
+        }
+        if system {
+            self.store(now, Pending::Records, Request::Records);
         }
     }
 
@@ -182,6 +202,21 @@ impl Engine {
         let Some(cursor) = session.met().map(|peer| peer.cursor) else { return };
         if matches!(session.incoming, Incoming::Open { closed: true, .. }) && self.bootstrapping.is_none() {
             self.pull(now, link, Mode::Increment, cursor);
+        }
+    }
+
+    /// Two that have come to cover the same by way of others had nothing to say to each other, so neither has compared.
+    pub(super) fn compare_what_was_not(&mut self, now: Now, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&link).filter(|s| now.mono >= s.compared_at + COMPARE_MS) else {
+            return;
+        };
+        session.compared_at = now.mono;
+        let ours = &self.knowledge.vector;
+        if session.compared != *ours
+            && session.met().is_some_and(|peer| peer.announced == *ours)
+            && self.repairs.is_empty()
+        {
+            self.compare_again(now, link);
         }
     }
 

@@ -8,7 +8,7 @@ use super::io::{Event, LinkId, Now, Output, StoreFault, Ticket};
 use crate::id::{DeviceId, LocalSeq, VersionVector};
 use crate::limits::{DAMAGED_MAX, FETCH_KEYS_MAX};
 use crate::replica::{Damaged, Found, Offer, Repaired, Request};
-use crate::row::{RowKey, Scope};
+use crate::row::{Row, RowKey, Scope};
 use crate::time::Millis;
 use crate::wire::{Fetch, Fetched, Message};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -72,9 +72,22 @@ impl Fetching {
 impl Engine {
     /// Keys of rows that are damaged here and that no peer has given yet, with whether every linked peer was asked.
     pub fn damaged(&self) -> Vec<(RowKey, bool)> {
-        let linked: Vec<DeviceId> = self.sessions.values().filter(|s| s.met().is_some()).map(|s| s.device).collect();
-        let asked = |wanted: &Wanted| linked.iter().all(|device| wanted.without.contains(device));
-        self.repairs.rows.iter().map(|(key, wanted)| (key.clone(), asked(wanted))).collect()
+        self.repairs.rows.iter().map(|(key, wanted)| (key.clone(), self.has_nobody(wanted))).collect()
+    }
+
+    /// Whether every linked peer was asked, and has none that is certain.
+    fn has_nobody(&self, wanted: &Wanted) -> bool {
+        let mut linked = self.sessions.values().filter(|session| session.met().is_some());
+        linked.all(|session| wanted.without.contains(&session.device))
+    }
+
+    /// Of the keys of some rows those whose own row is damaged and that no linked peer has.
+    pub(super) fn gives_way(&self, rows: &[Row]) -> Vec<RowKey> {
+        if self.repairs.is_empty() {
+            return Vec::new();
+        }
+        let lost = |key: &&RowKey| self.repairs.rows.get(*key).is_some_and(|wanted| self.has_nobody(wanted));
+        rows.iter().map(|row| &row.key).filter(lost).cloned().collect()
     }
 
     /// A damaged row was found. What never leaves the node nobody else can have. Says whether peers are asked for it.
@@ -91,10 +104,12 @@ impl Engine {
         if repairs.rows.len() >= DAMAGED_MAX {
             return false;
         }
-        repairs.rows.insert(key, Wanted { local_seq, without: BTreeSet::new() });
+        repairs.rows.insert(key.clone(), Wanted { local_seq, without: BTreeSet::new() });
         repairs.known.join(&self.knowledge.vector);
         repairs.turns = 0;
         repairs.again_at = Some(now.mono + AGAIN_MS);
+        // Streams may pass it over, and another row may take its place.
+        self.store(now, Pending::Noted, Request::Unread { keys: alloc::vec![key] });
         self.fetch_all(now);
         true
     }
@@ -128,13 +143,15 @@ impl Engine {
     }
 
     /// A peer asks.
-    pub(super) fn asked_for_rows(&mut self, link: LinkId, fetch: Fetch) {
+    pub(super) fn asked_for_rows(&mut self, now: Now, link: LinkId, fetch: Fetch) {
         // One question of a peer at a time: whoever asks more gets no answer to that.
         if self.repairs.looking.values().any(|(of, _)| *of == link) {
             return;
         }
         let ticket = self.next_ticket();
         self.repairs.looking.insert(ticket, (link, fetch.nonce));
+        // On disk before any closure that passes them over.
+        self.store(now, Pending::Noted, Request::Unread { keys: fetch.keys.clone() });
         self.outputs.push_back(Output::Look { ticket, keys: fetch.keys });
     }
 
@@ -179,15 +196,19 @@ impl Engine {
             self.event(Event::Mended { keys: mended });
             self.rows_relayed(now);
         }
+        self.say_if_whole();
+        self.fetch_all(now);
+        self.own_rows_stored(now);
+    }
+
+    /// Where nothing is damaged any more digests may be compared again: whoever was told that they may not hears so.
+    fn say_if_whole(&mut self) {
         if self.repairs.is_empty() {
             self.repairs.again_at = None;
-            // Digests may be compared again; whoever was told that they may not hears so.
             for session in self.sessions.values_mut() {
                 session.outgoing.iter_mut().for_each(|out| (out.closed_at, out.say_closure) = (None, true));
             }
         }
-        self.fetch_all(now);
-        self.own_rows_stored(now);
     }
 
     /// Rows of these keys were written anew here, or have come from a peer: nothing of them is damaged any more.
@@ -197,7 +218,9 @@ impl Engine {
             keys.for_each(|key| drop(self.repairs.rows.remove(key)));
         }
         if self.repairs.rows.len() < before {
+            self.say_if_whole();
             self.fetch_all(now);
+            self.own_rows_stored(now);
         }
     }
 

@@ -172,6 +172,9 @@ impl Engine {
             peer.live_since = Some(now.mono);
         }
         if news {
+            if let Some(closure) = &changes.closure {
+                session.compared = closure.vector.clone();
+            }
             let bytes = changes.rows.iter().map(Row::encoded_bytes).sum::<usize>() + 64;
             out.in_flight.push_back((changes.upto, bytes));
             out.in_flight_bytes += bytes;

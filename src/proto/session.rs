@@ -37,6 +37,9 @@ pub(super) struct Session {
     pub(super) reconcile_after: Millis,
     /// Digests differed too soon after one: they are compared again then.
     pub(super) compare_at: Option<Millis>,
+    /// What both covered when one of them last compared the digests, and when it was looked at whether they cover more by now.
+    pub(super) compared: VersionVector,
+    pub(super) compared_at: Millis,
     /// Storage has refused a batch of it so many times in a row, and is offered none before this.
     pub(super) refusals: u32,
     pub(super) retry_at: Option<Millis>,
@@ -136,6 +139,8 @@ impl Session {
             relay_at: None,
             reconcile_after: 0,
             compare_at: None,
+            compared: VersionVector::new(),
+            compared_at: mono,
             refusals: 0,
             retry_at: None,
             report_at: None,

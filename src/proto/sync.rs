@@ -42,7 +42,7 @@ impl Engine {
             Message::Pull(pull) => self.pulled(now, link, pull),
             Message::Changes(changes) => self.changes(now, link, changes),
             Message::Confirm(confirm) => self.confirmed(now, link, confirm),
-            Message::Fetch(fetch) => self.asked_for_rows(link, fetch),
+            Message::Fetch(fetch) => self.asked_for_rows(now, link, fetch),
             Message::Fetched(fetched) => self.fetched(now, link, fetched),
             Message::Ping(ping) => {
                 self.heard_clock(now, link, ping.clock);
@@ -108,6 +108,7 @@ impl Engine {
             if session.compare_at.take_if(|at| *at <= now.mono).is_some() {
                 self.compare_again(now, link);
             }
+            self.compare_what_was_not(now, link);
             let Some(session) = self.sessions.get_mut(&link) else { continue };
             let Incoming::Open { closed: false, progress_at, mode, .. } = session.incoming else { continue };
             if mode == Mode::Increment && now.mono >= progress_at + TURN_MS {

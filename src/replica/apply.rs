@@ -1,6 +1,7 @@
 //! A batch from a peer: rows by last-write-wins, the cursor, and at a closure the vector; all in one transaction.
 
 use super::knowledge::{Knowledge, MemberState};
+use super::repair::Damaged;
 use super::table::{Area, Table, Want};
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::REPLICAS_MAX;
@@ -31,6 +32,8 @@ pub struct Incoming {
     pub upto: LocalSeq,
     /// Nothing stands beyond.
     pub closure: Option<Closure>,
+    /// Rows of these keys are damaged here and no linked peer has them: they give way to whatever comes.
+    pub gives_way: Vec<RowKey>,
 }
 
 /// What became of a batch.
@@ -47,6 +50,16 @@ pub enum Applied {
         /// Both cover the same and the documents are the same.
         equal: bool,
     },
+    /// A damaged row stands where one of the batch belongs, and its stamp says nothing about which is the later. The others
+    /// are in the rows; neither the cursor nor the vector has moved, so the batch comes again.
+    Held {
+        /// Keys whose row changed.
+        changed: Vec<RowKey>,
+        /// Whether a record about members is among them.
+        system: bool,
+        /// The first such row.
+        damaged: Damaged,
+    },
     /// The sender does not cover our floor: nothing was taken.
     SenderBelowFloor,
     /// We do not cover the sender's floor: the vector was not joined, we are a newcomer there.
@@ -57,6 +70,16 @@ pub enum Applied {
     Gap,
     /// Joining would exceed the bound on replicas: nothing was taken.
     TooManyReplicas,
+}
+
+/// What became of one row of a batch.
+enum Merged {
+    /// It stands.
+    Wins,
+    /// What stood there stays.
+    Loses,
+    /// What stands there, at this position, is damaged: which is the later is not known.
+    Held(LocalSeq),
 }
 
 impl Knowledge {
@@ -90,16 +113,26 @@ impl Knowledge {
             return Ok(Applied::Gap);
         }
 
-        let mut changed = Vec::new();
+        let (mut changed, mut held) = (Vec::new(), None);
         if !planted(Mutant::CursorWithoutRows) || incoming.closure.is_some() {
             for row in incoming.rows {
-                if self.merge(table, now, incoming.mode, &row)? {
-                    if planted(Mutant::JoinAtEveryBatch) {
-                        self.vector.raise(row.dot);
+                match self.merge(table, now, incoming.mode, &row, &incoming.gives_way)? {
+                    Merged::Wins => {
+                        if planted(Mutant::JoinAtEveryBatch) {
+                            self.vector.raise(row.dot);
+                        }
+                        changed.push(row.key);
                     }
-                    changed.push(row.key);
+                    Merged::Loses => {}
+                    Merged::Held(local_seq) => {
+                        held.get_or_insert(Damaged { local_seq, key: Some(row.key) });
+                    }
                 }
             }
+        }
+        let system = changed.iter().any(|key| key.scope == Scope::System);
+        if let Some(damaged) = held {
+            return Ok(Applied::Held { changed, system, damaged });
         }
         if let Some(mut member) = member.filter(|member| member.replica == incoming.replica) {
             member.cursor = member.cursor.max(incoming.upto);
@@ -120,7 +153,6 @@ impl Knowledge {
         } else if planted(Mutant::JoinAtEveryBatch) {
             self.vector.join(&incoming.announced);
         }
-        let system = changed.iter().any(|key| key.scope == Scope::System);
         Ok(Applied::Applied { changed, system, alarm, equal })
     }
 
@@ -162,16 +194,29 @@ impl Knowledge {
         Ok(())
     }
 
-    /// Takes one row if it wins. Says whether it did.
-    fn merge<T: Table>(&mut self, table: &mut T, now: Reading, mode: Mode, row: &Row) -> Result<bool, T::Error> {
+    /// Takes one row if it wins.
+    fn merge<T: Table>(
+        &mut self,
+        table: &mut T,
+        now: Reading,
+        mode: Mode,
+        row: &Row,
+        gives_way: &[RowKey],
+    ) -> Result<Merged, T::Error> {
         if mode == Mode::Increment && self.vector.covers(row.dot) {
-            return Ok(false);
+            return Ok(Merged::Loses);
         }
         let before = table.head(Area::Rows, &row.key)?;
         let wins = match before {
             None => true,
             // The same write, whole: a reconciliation, or a stream that started over, has brought it.
             Some(head) if head.damaged && (row.stamp, row.dot) == (head.stamp, head.dot) => true,
+            Some(head) if head.damaged => {
+                if !gives_way.contains(&row.key) {
+                    return Ok(Merged::Held(head.local_seq));
+                }
+                true
+            }
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.outranks(&head),
         };
@@ -186,6 +231,7 @@ impl Knowledge {
             self.hlc.witness(now, row.stamp);
             let shown = before.is_some_and(|head| !head.tombstone);
             let damaged = before.is_some_and(|head| head.damaged);
+            let gave_way = before.is_some_and(|head| head.damaged && (row.stamp, row.dot) != (head.stamp, head.dot));
             if row.is_tombstone()
                 && shown
                 && !damaged
@@ -196,11 +242,15 @@ impl Knowledge {
             } else {
                 self.put(table, Area::Rows, row, before)?;
             }
+            if gave_way {
+                // Where it was the later one, whoever has it brings it back.
+                table.note_unread(&row.key)?;
+            }
             if deleted_here {
                 self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;
             }
         }
-        Ok(wins)
+        Ok(if wins { Merged::Wins } else { Merged::Loses })
     }
 
     /// Takes a delete that a reconciliation has brought, with a dot of this node. Its own is one that this node covers

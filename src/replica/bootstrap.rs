@@ -152,6 +152,10 @@ impl Knowledge {
         // that number names two writes, of a card that was cloned or rolled back, and it knows the other one.
         let mut held = Sweep::new(Area::Rows, LocalSeq::MAX);
         while held.next(table, |_| true)? {
+            for key in held.damaged.drain(..) {
+                // Its peers have it, or nobody: nobody deleted it here.
+                table.note_unread(&key)?;
+            }
             for row in held.rows.drain(..) {
                 if row.is_local() {
                     self.put(table, Area::Stage, &row, None)?;
@@ -159,7 +163,9 @@ impl Knowledge {
                 }
                 let staged = table.head(Area::Stage, &row.key)?;
                 let outranks = staged.is_some_and(|head| head.rank() < row.rank());
-                if theirs.covers(row.dot) && !outranks {
+                // What the peer could not read is missing there, too.
+                let unread = staged.is_none() && Knowledge::is_unread(table, &row)?;
+                if theirs.covers(row.dot) && !outranks && !unread {
                     continue;
                 }
                 let outranked = staged.is_some_and(|head| head.rank() > row.rank());

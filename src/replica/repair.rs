@@ -5,7 +5,7 @@
 //! asked, and when, is decided in `proto`.
 
 use super::knowledge::Knowledge;
-use super::table::{Area, Table, Want};
+use super::table::{Area, Aside, Table, Want};
 use crate::id::{LocalSeq, VersionVector};
 use crate::limits::{BATCH_BYTES_TARGET, FETCH_KEYS_MAX};
 use crate::mutants::{Mutant, planted};
@@ -78,6 +78,11 @@ pub fn look<T: Table>(table: &mut T, keys: &[RowKey]) -> Result<Found, T::Error>
 }
 
 impl Knowledge {
+    /// Whether a row of this key could not be read somewhere, and was passed over.
+    pub(super) fn is_unread<T: Table>(table: &mut T, row: &Row) -> Result<bool, T::Error> {
+        Ok(table.recovered_of(&row.key)?.iter().any(|aside| aside.rank == Aside::UNREAD))
+    }
+
     /// Takes from an offer what is certain.
     ///
     /// # Errors

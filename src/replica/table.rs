@@ -37,6 +37,11 @@ pub struct Aside {
     pub waits: bool,
 }
 
+impl Aside {
+    /// Of no row: above every one that could be.
+    pub const UNREAD: (Stamp, ReplicaId) = (Stamp::LAST, ReplicaId::NONE);
+}
+
 /// A store within one transaction: everything that is done to it happens, or nothing.
 ///
 /// A row whose stored checksum does not match is never given out.
@@ -90,6 +95,12 @@ pub trait Table {
     /// Every row of this key that was put aside and has not arrived since. What a person has dealt with is among them:
     /// it was not deleted here.
     fn recovered_of(&mut self, key: &RowKey) -> Result<Vec<Aside>, Self::Error>;
+    /// Remembers that somebody could not read the row of this key and was passed over: that a row is missing here, or an older
+    /// one stands, does not mean that anybody deleted it. A trace like that of a row that a person has dealt with, of the rank
+    /// [`Aside::UNREAD`].
+    fn note_unread(&mut self, key: &RowKey) -> Result<(), Self::Error>;
+    /// A row stands at this key again: what is missing there after that was deleted.
+    fn forget_unread(&mut self, key: &RowKey) -> Result<(), Self::Error>;
     /// The rows that wait for a decision behind a number, in order, at most `limit` and about 1 MiB.
     fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Self::Error>;
     /// A person has decided about it: it waits no longer. With `trace`, that it was here stays known.
@@ -110,6 +121,8 @@ pub(super) struct Sweep {
     end: LocalSeq,
     /// The rows of this step; the caller takes them out.
     pub(super) rows: Vec<Row>,
+    /// Names of wanted ones that are damaged: what they held is lost to whoever goes over the rows.
+    pub(super) damaged: Vec<RowKey>,
 }
 
 impl Sweep {
@@ -118,7 +131,7 @@ impl Sweep {
 
     /// Over all positions up to `end`.
     pub(super) fn new(area: Area, end: LocalSeq) -> Sweep {
-        Sweep { area, after: 0, end, rows: Vec::new() }
+        Sweep { area, after: 0, end, rows: Vec::new(), damaged: Vec::new() }
     }
     /// Fills [`Sweep::rows`] with the next wanted rows; false when there are none.
     pub(super) fn next<T: Table>(
@@ -141,8 +154,10 @@ impl Sweep {
                 taken += 1;
                 Want::Take
             },
-            // What a damaged row held is lost to whoever goes over the rows; its peers have it, or nobody.
-            &mut |_, row| self.rows.extend(row),
+            &mut |_, row| match row {
+                Ok(row) => self.rows.push(row),
+                Err(damaged) => self.damaged.extend(damaged.key),
+            },
         )?;
         self.after = after;
         Ok(taken > 0)

@@ -135,8 +135,10 @@ impl Knowledge {
         expires_at: Option<Millis>,
     ) -> Result<Row, T::Error> {
         let before = table.head(area, &key)?;
-        // The stamp of a damaged row may be anything: above all that was ever seen is above what it was.
-        let replaced = before.filter(|head| !head.damaged).map_or(Stamp::ZERO, |head| head.stamp).max(above);
+        // The stamp of a damaged row may be anything: above all that was ever seen is above what it was, unless that came from
+        // the far future, which moves no clock. So above what stands there, too, if a row could have it.
+        let stamp = before.map(|head| head.stamp).filter(|stamp| stamp.is_well_formed());
+        let replaced = stamp.unwrap_or(Stamp::ZERO).max(above);
         let stamp = match planted(Mutant::StampNotAboveRow) {
             true => Stamp::new(now.millis, 0),
             false => self.hlc.tick_above(now, replaced),
@@ -183,6 +185,9 @@ impl Knowledge {
             self.note_replaced(before, row.dot);
         }
         table.put(area, row, &head, before.map(|head| head.local_seq))?;
+        if area == Area::Rows {
+            table.forget_unread(&row.key)?;
+        }
         self.tombstones -= u64::from(before.is_some_and(|head| head.tombstone)).min(self.tombstones);
         self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());

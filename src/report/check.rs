@@ -50,6 +50,15 @@ impl HealthCheck {
         HealthCheck { lag_threshold_ms, critical_lag_threshold_ms: critical_lag_threshold_ms.max(lag_threshold_ms) }
     }
 
+    /// From here on a peer lags, in milliseconds.
+    pub fn lag_threshold_ms(&self) -> Millis {
+        self.lag_threshold_ms
+    }
+    /// From here on it lags critically, in milliseconds; at least the former.
+    pub fn critical_lag_threshold_ms(&self) -> Millis {
+        self.critical_lag_threshold_ms
+    }
+
     /// Judges the tracked peers. `persistence` says why the store does not do its work, where it does not.
     ///
     /// Healthy: every peer has a confirmation and lags at most the threshold. Degraded: one lags more, or has no

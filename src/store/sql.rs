@@ -183,6 +183,14 @@ pub(super) const SET_MEMBER: &str = "INSERT OR REPLACE INTO member (device, stat
 pub(super) const KEEP_RECOVERED: &str =
     "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, expires_at, hash, scope,
     collection, key, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+/// A trace of no row: columns as in `KEEP_RECOVERED`.
+pub(super) const NOTE_UNREAD: &str =
+    "INSERT OR IGNORE INTO recovered (stamp, origin, dot, flags, hash, scope, collection, key, settled)
+    VALUES (?1, ?2, 0, 0, x'', ?3, ?4, ?5, 1)";
+/// Columns as in `DROP_RECOVERED`.
+pub(super) const FORGET_UNREAD: &str =
+    "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = 0";
+pub(super) const ANY_UNREAD: &str = "SELECT EXISTS (SELECT 1 FROM recovered WHERE origin = ?1 AND dot = 0)";
 pub(super) const DROP_RECOVERED: &str =
     "DELETE FROM recovered WHERE scope = ?1 AND collection = ?2 AND key = ?3 AND origin = ?4 AND dot = ?5
     RETURNING settled";

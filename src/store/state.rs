@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) found: Vec<Finding>,
     /// A record or the structure was met damaged: all of it is to be looked at.
     pub(super) suspect: bool,
+    /// Whether there are traces of rows that could not be read; looked up when it is first asked for.
+    pub(super) unread: Option<bool>,
 }
 
 impl State {
@@ -35,7 +37,8 @@ impl State {
             .optional()?;
         match found {
             Some((Some(area), knowledge)) => {
-                Ok(State { area, knowledge: knowledge?, changed: false, found: Vec::new(), suspect: false })
+                let (found, suspect, unread) = (Vec::new(), false, None);
+                Ok(State { area, knowledge: knowledge?, changed: false, found, suspect, unread })
             }
             _ => Err(damaged("the node's own record").into()),
         }

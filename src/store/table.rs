@@ -272,6 +272,36 @@ impl Table for SqlTable<'_> {
         })?;
         Ok(aside.collect::<Result<_, _>>()?)
     }
+    fn note_unread(&mut self, key: &RowKey) -> Result<(), Failure> {
+        let (stamp, origin) = Aside::UNREAD;
+        let RowKey { scope, collection, key } = key;
+        let noted = self.connection.prepare_cached(sql::NOTE_UNREAD)?.execute(params![
+            bits(stamp.to_bits()),
+            bits(origin.to_bits()),
+            codec::scope(*scope),
+            collection,
+            key
+        ])?;
+        self.state.unread = Some(true);
+        if noted > 0 {
+            let number = self.connection.last_insert_rowid();
+            self.connection.prepare_cached(sql::TRIM_SETTLED)?.execute([number])?;
+        }
+        Ok(())
+    }
+    fn forget_unread(&mut self, key: &RowKey) -> Result<(), Failure> {
+        let origin = bits(Aside::UNREAD.1.to_bits());
+        let any = match self.state.unread {
+            Some(any) => any,
+            None => self.connection.prepare_cached(sql::ANY_UNREAD)?.query_row([origin], |row| row.get(0))?,
+        };
+        self.state.unread = Some(any);
+        if any {
+            let name = params![codec::scope(key.scope), key.collection, key.key, origin];
+            self.connection.prepare_cached(sql::FORGET_UNREAD)?.execute(name)?;
+        }
+        Ok(())
+    }
     fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Failure> {
         let mut statement = self.connection.prepare_cached(sql::RECOVERED)?;
         let mut found = statement.query(params![position(after), count(limit)])?;

@@ -4,6 +4,7 @@
 use crate::client::documents;
 use crate::process::{Node, data, wait};
 use rusqlite::{Connection, OpenFlags};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -141,6 +142,10 @@ fn a_row_that_rots_on_disk_is_found_by_the_scrub_and_by_a_check_and_never_backed
     wait("the scrub finds it", || node.log().contains("event=RowDamaged").then_some(()));
     let storage = node.page("/health")["entries"]["storage"].clone();
     assert_eq!((&storage["status"], &storage["data"]["damagedRows"]), (&"Degraded".into(), &1.into()), "{storage}");
+    // Health names it to whoever may know names, the log to nobody.
+    assert_eq!(storage["data"]["damagedDocuments"], json!([{ "collection": "c", "key": "rotten" }]));
+    wait("the node's own look at its health is logged", || node.log().contains("storage: 1 row is").then_some(()));
+    assert!(!node.log().contains("rotten"), "{}", node.log());
     let checked = node.ask("POST", "/v1/integrity-check", &[], b"");
     assert_eq!(checked.status, 500);
     assert!(checked.problem().contains("DatabaseCorruption"), "{}", checked.text());

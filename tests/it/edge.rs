@@ -222,6 +222,24 @@ fn a_page_of_another_site_reaches_nothing_on_any_route() {
 }
 
 #[test]
+fn a_node_answers_under_the_names_that_it_has_on_its_network_and_under_those_that_it_is_told() {
+    let node = Node::new("gateway-77").set("Api__HostNames", "box.example, Plant.Example.").started();
+    let status = |host: &str| {
+        let mut stream = node.dial(node.http());
+        write!(stream, "GET /v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        until_closed(&mut stream).split(' ').nth(1).map(String::from)
+    };
+    for ours in ["gateway-77", "GATEWAY-77.lan:8080", "gateway-77.local", "gateway-77.home.arpa.", "box.example:5080"] {
+        assert_eq!(status(ours).as_deref(), Some("200"), "{ours}");
+    }
+    assert_eq!(status("plant.example").as_deref(), Some("200"));
+    for foreign in ["gateway-77.example", "gateway-77.lan.example", "x.box.example", "gateway-78.lan", "box.example:x"]
+    {
+        assert_eq!(status(foreign).as_deref(), Some("400"), "{foreign}");
+    }
+}
+
+#[test]
 fn whoever_is_slow_at_any_step_loses_the_connection_and_disturbs_nobody() {
     let node = Node::new("slow").started();
     let large = format!("\"{}\"", "x".repeat(200_000));

@@ -1,7 +1,11 @@
 //! The change feed as programs on the gateway read it: long polls, server-sent events, the command line.
 
 use crate::client::document;
-use crate::process::{Node, copy_folder, wait};
+use crate::process::{Node, PATIENCE, copy_folder, wait};
+use cbddc::replica::{Feed, FeedPage, Precondition, Request, Since, Write as RowWrite};
+use cbddc::row::{Body, RowKey};
+use cbddc::store::{Options, Store};
+use cbddc::time::Reading;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -78,10 +82,12 @@ impl Events {
         line.pop();
         Some(String::from_utf8(line).unwrap())
     }
-    /// The next event with data, and its id.
+    /// The next event with data, and its id. What keeps the stream alive is no event, and does not let a test wait for ever.
     fn event(&mut self) -> Option<(String, String)> {
         let (mut id, mut data) = (String::new(), Vec::new());
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < 2 * PATIENCE, "no event came");
             let line = self.line()?;
             match line.split_once(": ").unwrap_or((&line, "")) {
                 ("id", value) => id = value.to_string(),
@@ -215,6 +221,43 @@ fn a_token_of_another_node_or_from_the_future_is_refused_and_never_silent() {
     node.put("c", "3", "3").expect(201);
     assert_eq!(problem(&node, &late), (410, "SYNC_ERROR/TokenExpired".into()));
     assert_eq!(changes(&node, &format!("since={early}")).0, ["c/3=3"], "from before the copy it goes on");
+}
+
+/// A tombstone is dropped after a day at the earliest, so the database is made as of long ago, when the reader last asked.
+#[test]
+fn a_reader_that_was_away_until_a_delete_was_forgotten_is_told_to_begin_again() {
+    const LONG_AGO: Reading = Reading { millis: 1_600_000_000_000, believed: true };
+    let mut node = Node::new("feed-expired");
+    let mut random = fastrand::Rng::with_seed(1);
+    let options = Options { min_free_bytes: 0, ..Options::new(node.path("data/cbddc.db")) };
+    let (store, _) = Store::open(options, &mut || random.u64(..)).unwrap();
+    let write = |key: &str, body: Body| {
+        let write =
+            RowWrite { key: RowKey::replicated("c", key), body, expires_at: None, precondition: Precondition::None };
+        smol::block_on(store.submit(LONG_AGO, Request::Write { writes: vec![write], sending: false })).unwrap();
+    };
+    let token = || {
+        let feed = Feed { since: Since::Start, collection: None, limit: 10 };
+        let FeedPage::Rows { next, .. } = smol::block_on(store.feed(feed)).unwrap() else { panic!("stale") };
+        next.to_string()
+    };
+    write("kept", Body::Live(b"1".to_vec()));
+    write("gone", Body::Live(b"2".to_vec()));
+    let before = token();
+    write("gone", Body::Tombstone);
+    let after = token();
+    smol::block_on(store.close()).unwrap();
+    node.start();
+    let resume = || node.ask("GET", &format!("/v1/changes?timeout=0s&since={before}"), &[], b"");
+    wait("the delete is forgotten", || (resume().status == 410).then_some(()));
+    assert_eq!(resume().problem(), "SYNC_ERROR/TokenExpired");
+    assert!(resume().text().contains("begin again"), "{}", resume().text());
+    let refused = node.cli(&["changes", "--since", &before]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("error[SYNC_ERROR]: "));
+    // Who has seen the delete goes on, and who begins again has what there is.
+    assert_eq!(changes(&node, &format!("timeout=0s&since={after}")).0, Vec::<String>::new());
+    assert_eq!(changes(&node, "").0, ["c/kept=1"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use crate::client::{Answer, Connection, document, documents};
 use crate::lan::Host;
 use crate::program;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -276,6 +276,19 @@ impl Node {
         self.signal(Signal::KILL);
         self.running.take().unwrap().child.wait().unwrap();
     }
+    /// Whether the process is there, for whoever got no answer from it.
+    fn life(&self) -> String {
+        let looking = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(self.process()), looking) {
+            Ok(None) => "the process runs".to_string(),
+            Ok(Some(ended)) => format!(
+                "the process has ended, exit code {:?}, signal {:?}",
+                ended.exit_status(),
+                ended.terminating_signal()
+            ),
+            Err(error) => format!("nothing is known of the process: {error}"),
+        }
+    }
     /// SIGTERM; the exit code and how long it took.
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
         let began = Instant::now();
@@ -363,7 +376,8 @@ impl Node {
         Connection::new(self.dial(self.http()), self.http())
     }
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        self.connect().ask(method, path, headers, body).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        let answer = self.connect().ask(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{}: {method} {path}: {error}; {}", self.name, self.life()))
     }
     pub fn put(&self, collection: &str, key: &str, value: &str) -> Answer {
         self.ask("PUT", &document(collection, key), &[], value.as_bytes())

@@ -194,6 +194,24 @@ fn while_a_key_waits_everything_that_is_written_to_it_goes_behind() {
 }
 
 #[test]
+fn a_delete_that_a_full_database_would_take_goes_behind_what_waits_for_its_key() {
+    let mut node = Node::new("behind").set("Persistence__MaxDatabaseMb", "1").started();
+    let value = format!("\"{}\"", "x".repeat(100_000));
+    wait("the database is full", || filled(&node, &value).then_some(()));
+    node.put("c", "k", &value).expect(202);
+    // A delete makes nothing larger...
+    node.delete("c", "other").expect(204);
+    // ...but this one would be carried out before what was accepted earlier for the same key.
+    node.delete("c", "k").expect(202);
+    node.put("c", "k", "1").expect(202);
+    node.stop_cleanly();
+    node.change("Persistence__MaxDatabaseMb", "64");
+    node.start();
+    wait("the queue drains", || empty(&node));
+    assert_eq!(node.value("c", "k").as_deref(), Some("1"));
+}
+
+#[test]
 fn what_waits_is_shown_as_waiting_and_conditions_and_bulk_lines_never_wait() {
     let (node, fail) = fragile("shown");
     let node = node.started();

@@ -5,7 +5,7 @@
 
 use cbddc::id::{DeviceId, Dot, LocalSeq};
 use cbddc::replica::{Area, Aside, Damaged, Knowledge, MemberState, Table, Waiting, Want};
-use cbddc::row::{Head, Row, RowKey, Scope};
+use cbddc::row::{Body, Head, Row, RowKey, Scope};
 use cbddc::time::Millis;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -198,6 +198,17 @@ impl Table for MemTable {
             of_key.map(|row| Aside { rank: (row.stamp, row.dot.origin), waits }).collect()
         };
         Ok([of(&self.recovered, true), of(&self.settled, false)].concat())
+    }
+    fn note_unread(&mut self, key: &RowKey) -> Result<(), Infallible> {
+        let (stamp, origin) = Aside::UNREAD;
+        let dot = Dot { origin, seq: 0 };
+        let none = Row { key: key.clone(), stamp, dot, body: Body::Tombstone, expires_at: None };
+        self.settled.insert((key.clone(), dot), Rc::new(none));
+        Ok(())
+    }
+    fn forget_unread(&mut self, key: &RowKey) -> Result<(), Infallible> {
+        self.settled.remove(&(key.clone(), Dot { origin: Aside::UNREAD.1, seq: 0 }));
+        Ok(())
     }
     fn recovered(&mut self, after: u64, limit: usize) -> Result<Vec<Waiting>, Infallible> {
         let behind = self.numbers.range((Bound::Excluded(after), Bound::Unbounded));

@@ -122,6 +122,12 @@ impl Table for Model {
     fn recovered(&mut self, _: u64, _: usize) -> Result<Vec<Waiting>, Infallible> {
         unreachable!("nobody decides about rows in the model")
     }
+    fn note_unread(&mut self, _: &RowKey) -> Result<(), Infallible> {
+        unreachable!("no row of the model is damaged")
+    }
+    fn forget_unread(&mut self, _: &RowKey) -> Result<(), Infallible> {
+        Ok(())
+    }
     fn settle_recovered(&mut self, _: u64, _: bool) -> Result<(), Infallible> {
         unreachable!("nobody decides about rows in the model")
     }

@@ -143,6 +143,7 @@ pub(crate) fn follow_from(
             announced: sender.vector.clone(),
             mode: Mode::Increment,
             asked_as: receiver.replica,
+            gives_way: Vec::new(),
             follows,
             rows,
             upto,

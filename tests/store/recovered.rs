@@ -114,6 +114,7 @@ fn a_dropped_row_that_arrives_after_all_is_not_taken_for_deleted_here() {
         announced: VersionVector::new(),
         mode: cbddc::wire::Mode::Increment,
         asked_as: stream(&store).1.replica,
+        gives_way: Vec::new(),
         follows,
         rows: vec![late],
         upto: 2,

@@ -79,6 +79,7 @@ impl Script {
                     announced,
                     mode,
                     asked_as: knowledge.replica,
+                    gives_way: Vec::new(),
                     follows: None,
                     rows,
                     upto: self.cursor,

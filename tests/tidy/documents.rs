@@ -1,4 +1,5 @@
-//! Documents against the code: the mutants of `docs/replication.md` and `docs/storage.md`, the budget of `docs/ci.md`, the commands of the README.
+//! Documents against the code: the mutants of `docs/replication.md` and `docs/storage.md`, the budget of `docs/ci.md`, the
+//! commands and the table of documents of the README.
 
 use crate::repository::read;
 
@@ -84,6 +85,34 @@ fn the_two_commands_of_the_readme_are_the_ones_that_ci_runs() {
         assert!(readme.lines().any(|line| line.trim() == command), "README.md: `{command}` on a line of its own");
     }
     assert!(script.contains("cargo test -- "), ".ci/run must call the README's test command");
+}
+
+/// The commands of one enum of `src/cli/args.rs`, as they are typed.
+fn commands(name: &str) -> Vec<String> {
+    let source = read("src/cli/args.rs");
+    let body = source.split(&format!("enum {name} {{\n")).nth(1).unwrap_or_else(|| panic!("enum {name}"));
+    let body = body.split("\n}").next().unwrap_or("");
+    let variant = |line: &str| -> Option<String> {
+        let word = line.strip_prefix("    ")?;
+        let word: String = word.chars().take_while(char::is_ascii_alphanumeric).collect();
+        word.starts_with(|first: char| first.is_ascii_uppercase()).then(|| word.to_lowercase())
+    };
+    body.lines().filter_map(variant).filter(|word| word != "client").collect()
+}
+
+#[test]
+fn the_readme_names_every_command_and_every_document() {
+    let readme = read("README.md");
+    let commands = [commands("Command"), commands("ClientCommand")].concat();
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands {
+        assert!(readme.contains(&format!("`{command}`")), "README.md does not name the command `{command}`");
+    }
+    for file in crate::repository::files() {
+        let is_document = file.path.starts_with("docs/") && file.path.ends_with(".md");
+        let row = format!("| [{0}]({0}) |", file.path);
+        assert!(!is_document || readme.contains(&row), "README.md has no row for {}", file.path);
+    }
 }
 
 #[test]

@@ -52,6 +52,18 @@ fn wrong_values(kind: &Kind) -> (Vec<Value>, String) {
                 vec![json!(["gateway"]), json!(["10.0.0.255:0"]), json!([5]), json!(vec!["10.0.0.255"; max + 1])];
             (values, "a list of at most".into())
         }
+        Kind::HostNames { max } => {
+            let values = vec![
+                json!(["gateway.lan:8080"]),
+                json!(["*.lan"]),
+                json!([""]),
+                json!(["http://gateway"]),
+                json!(["x".repeat(254)]),
+                json!([5]),
+                json!(vec!["gateway"; max + 1]),
+            ];
+            (values, "a list of at most".into())
+        }
         Kind::OneOf(words) => (vec![json!("Chatty"), json!(7), json!(" ")], format!("one of {}", words.join(", "))),
     }
 }

@@ -55,6 +55,11 @@ impl Crowd {
         self.open.borrow_mut().drain().map(|(_, (_, task))| task).collect()
     }
 
+    /// Whether the next one finds no place but somebody else's.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.borrow().len() >= self.max
+    }
+
     /// Makes room for a newcomer. `Some(true)`: at a place for monitoring. `None`: there is none.
     pub(super) fn place(&self) -> Option<bool> {
         let taken = |crowded| self.open.borrow().values().filter(|(one, _)| one.is_crowded() == crowded).count();

@@ -20,7 +20,7 @@ pub(super) fn check_site<B>(request: &Request<B>, options: &HttpOptions) -> Resu
         && !is_ours(host, options)
     {
         return Err(Error::bad_request(format!(
-            "Host {host:?} is not an address or a name of this node: use its IP address or localhost"
+            "Host {host:?} is not an address or a name of this node: use its IP address, or name it in CBDDC.Api.HostNames"
         )));
     }
     if let Some(origin) = single(request.headers(), ORIGIN.as_str())? {

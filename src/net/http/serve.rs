@@ -117,7 +117,12 @@ async fn accept_forever<S: Service>(door: Weak<Door<S>>, shared: Rc<Shared<S>>, 
             Ok(stream) => {
                 count(&counters.connections);
                 let Some(door) = door.upgrade() else { return };
-                door.admit(stream);
+                let is_roomy = door.admit(stream);
+                drop(door);
+                if !is_roomy {
+                    // Whoever comes next may push this one out, so it is heard first: what it asked for may be here already.
+                    smol::future::yield_now().await;
+                }
             }
             Err(error) if is_of_one_connection(&error) => count(&counters.accept_errors),
             Err(_) => {
@@ -129,10 +134,11 @@ async fn accept_forever<S: Service>(door: Weak<Door<S>>, shared: Rc<Shared<S>>, 
 }
 
 impl<S: Service> Door<S> {
-    fn admit(self: &Rc<Self>, stream: Stream) {
+    /// Gives it a place, or tells it that there is none. False where all places are in use.
+    fn admit(self: &Rc<Self>, stream: Stream) -> bool {
         let Some(crowded) = self.crowd.place() else {
             self.refuse(stream);
-            return;
+            return false;
         };
         let id = self.next_id.get();
         self.next_id.set(id + 1);
@@ -148,6 +154,7 @@ impl<S: Service> Door<S> {
             }
         });
         self.crowd.enter(id, activity, task);
+        !self.crowd.is_full()
     }
 
     /// Says 429 and closes, without reading a request.

@@ -92,6 +92,7 @@ impl Run {
                 announced: knowledge.vector.clone(),
                 mode: Mode::Increment,
                 asked_as,
+                gives_way: Vec::new(),
                 follows,
                 rows,
                 upto,

@@ -223,8 +223,18 @@ impl World {
                 if !text.is_empty() || !self.settling {
                     self.say(|| format!("n{sender} -> n{receiver}: {text:?} upto {upto}{closes}"));
                 }
-                let incoming =
-                    Incoming { device, replica: life, announced, mode, asked_as, follows: None, rows, upto, closure };
+                let incoming = Incoming {
+                    device,
+                    replica: life,
+                    announced,
+                    mode,
+                    asked_as,
+                    follows: None,
+                    rows,
+                    upto,
+                    closure,
+                    gives_way: Vec::new(),
+                };
                 let Reply::Applied(applied) = self.run(receiver, Request::Apply(incoming))? else {
                     return Err("reply: not Applied".into());
                 };
@@ -267,6 +277,7 @@ impl World {
                 Ok(false)
             }
             Applied::Gap => Err("gap: every batch was taken".into()),
+            Applied::Held { .. } => Err("held: no row rots here".into()),
             Applied::TooManyReplicas => Err("replicas: too many".into()),
         }
     }

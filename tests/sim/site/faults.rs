@@ -99,8 +99,7 @@ impl Plan {
         let mut faults: Vec<Fault> = faults.collect();
         // Of its own, so that the other runs are those that they were.
         let mut rot = fastrand::Rng::with_seed(seed ^ 0x0b17_2075);
-        // Only where it is asked for: the search is not clean of it, docs/replication.md says what is left.
-        if crate::setting("CBDDC_SIM_ROT").is_some() && rot.u8(..4) == 0 {
+        if rot.u8(..4) == 0 {
             faults.push(Fault::Rot);
         }
         let mut plan = Plan {
@@ -252,6 +251,7 @@ impl Site {
                 head.dot.seq = if vector.of(head.dot.origin) >= seq { seq } else { head.dot.seq };
             }
         });
+        self.judge.ledger.note_rot(&key);
         self.say(|| format!("n{at}: {} rots, garbled {garbled}", key.key));
         let delay = self.rng.u64(..800);
         self.after(delay, Event::Met { host: at });

@@ -7,6 +7,7 @@ use cbddc::id::{DeviceId, NodeId};
 use cbddc::proto::{Engine, Event as Said, Input, Now, Output, Settings, StoreFault, Ticket};
 use cbddc::replica::{Knowledge, Reply, Request};
 use cbddc::retry::RetryPolicy;
+use cbddc::row::Row;
 use cbddc::time::{Millis, Reading};
 use cbddc::wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,7 +226,8 @@ impl Site {
         self.tally.count(count);
         self.say(|| format!("n{at}: {event:?}"));
         let forks = matches!(event, Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::DeviceCloned);
-        if forks && !self.judge.ledger.any_fork() {
+        let rot = matches!(event, Said::DigestsDiffer { .. }) && self.judge.ledger.any_rot();
+        if forks && !rot && !self.judge.ledger.any_fork() {
             let known = self.hosts.iter().map(|host| {
                 let known = &host.table.knowledge;
                 let members = host.table.members.values().map(|m| (m.node_id.as_str(), m.heard, m.cursor, &m.tokens));
@@ -255,6 +257,15 @@ impl Site {
         // A new life may be on disk while its answer is on the way: what is said then is of the old one, and counts for it.
         let disk = &host.table.knowledge;
         let same_life = host.engine.as_ref().is_some_and(|engine| engine.knowledge().replica == disk.replica);
+        let rows = match message {
+            Message::Changes(changes) => &changes.rows[..],
+            Message::Fetched(fetched) => &fetched.rows[..],
+            _ => &[],
+        };
+        let unmarked = |row: &&Row| same_life && row.dot.origin == disk.replica && row.dot.seq > disk.sent;
+        if let Some(row) = rows.iter().find(unmarked) {
+            return Err(format!("sent: n{at}: {} leaves before that is on disk", show(row)));
+        }
         match message {
             Message::Confirm(confirm) if same_life && !disk.vector.includes(&confirm.vector) => {
                 Err(format!("confirm: n{at}: confirmed before it was on disk"))

@@ -52,7 +52,16 @@ impl Site {
         }
         let mut state = Vec::new();
         for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
-            state.push(format!("n{at}: up {} idle {}", host.engine.is_some(), host.is_idle()));
+            let damaged = host.engine.as_ref().map(|engine| engine.damaged());
+            let clean = {
+                let mut table = host.table.clone();
+                table.knowledge.clone().is_clean(&mut table)
+            };
+            let (up, idle) = (host.engine.is_some(), host.is_idle());
+            state.push(format!(
+                "n{at}: up {up} idle {idle} clean {clean:?} damaged {damaged:?} {:?}",
+                host.table.damaged
+            ));
         }
         for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
             let rows: Vec<String> = host.table.rows.rows.values().map(|(row, _)| show(row)).collect();

@@ -131,7 +131,8 @@ impl Replica {
         let Parcel { mode, rows, upto, closure, announced, asked_as } = parcel;
         let replica = from.table.knowledge.replica;
         let (device, follows) = (from.device, None);
-        let incoming = Incoming { device, replica, announced, mode, asked_as, follows, rows, upto, closure };
+        let gives_way = Vec::new();
+        let incoming = Incoming { device, replica, announced, mode, asked_as, follows, rows, upto, closure, gives_way };
         match self.run(Request::Apply(incoming)) {
             Reply::Applied(applied) => applied,
             other => panic!("{other:?}"),

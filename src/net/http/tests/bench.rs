@@ -100,6 +100,10 @@ impl Reply {
 }
 
 impl Client {
+    /// Over a connection that was made, and perhaps written to, while the server could not run.
+    pub(crate) fn over(stream: std::net::TcpStream) -> Client {
+        Client { stream: TcpStream::try_from(stream).unwrap(), read: Vec::new() }
+    }
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }

@@ -5,6 +5,7 @@ use super::bench::{Bench, Client, with_server};
 use crate::limits::DOCUMENT_BYTES_MAX;
 use smol::io::AsyncWriteExt;
 use std::format;
+use std::io::Write;
 use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;
@@ -147,5 +148,24 @@ fn newcomers_that_say_nothing_give_way_to_one_that_asks() {
             }
         }
         assert!(bench.counters.evicted.get() >= 40, "{}", bench.counters.evicted.get());
+    });
+}
+
+#[test]
+fn who_asks_in_the_moment_of_a_flood_is_heard_before_the_flood_takes_the_place() {
+    let options = HttpOptions { grace: Duration::from_secs(600), ..few(4) };
+    with_server(options, |bench| async move {
+        // All of them wait to be accepted at once: nothing here lets the server run meanwhile.
+        let asked: Vec<std::net::TcpStream> = (0..100)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(bench.address).unwrap();
+                stream.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+                stream
+            })
+            .collect();
+        for stream in asked {
+            let mut client = Client::over(stream);
+            assert_eq!(client.reply(false).await.map(|reply| reply.status), Some(200));
+        }
     });
 }
