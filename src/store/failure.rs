@@ -166,6 +166,12 @@ fn sqlite(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
         message: message(doing, &format!("{at}"), &error, next),
         source: Some(Box::new(error)),
     };
+    if super::codec::is_unreadable(&error) {
+        return Error::DatabaseCorruption {
+            message: message(doing, &format!("{at}"), &error, "a peer puts it right, or restore a backup"),
+            source: Some(Box::new(error)),
+        };
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
             persistence(PersistenceKind::DiskFull, "free some space, or delete documents", error)

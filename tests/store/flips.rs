@@ -1,7 +1,8 @@
 //! Any single flipped byte of a closed database: found, or without effect on any document; never taken for what was
 //! written; and with a peer, whole again.
 //!
-//! A few positions by default; `CBDDC_FLIPS=5000 cargo flips` tries as many, `CBDDC_FLIPS_SEED` others. Two threads, each with
+//! A few positions by default; `CBDDC_FLIPS=5000 cargo flips` tries as many, `CBDDC_FLIPS_SEED` others,
+//! `CBDDC_FLIPS_AT` the bits of one byte. Two threads, each with
 //! a database of its own, in memory where the machine has a file system for that: no disk is looked at here.
 
 use crate::place::*;
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const DOCUMENTS: usize = 10_000;
+/// The flags of a row become NULL: the check failed, and the row was called damage of an index for ever.
+const FOUND: [(usize, u8); 1] = [(702_273, 0x80)];
 /// Until a database must be whole again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -223,7 +226,12 @@ fn any_flipped_byte_is_found_or_changes_no_document_and_with_a_peer_all_is_whole
     let (count, seed) = (setting("CBDDC_FLIPS", 12), setting("CBDDC_FLIPS_SEED", 1));
     let bytes = bench.pristine.len();
     let mut random = fastrand::Rng::with_seed(seed);
-    let flips: Vec<(usize, u8)> = (0..count).map(|_| (random.usize(..bytes), 1 << random.u8(..8))).collect();
+    let mut flips: Vec<(usize, u8)> = (0..count).map(|_| (random.usize(..bytes), 1 << random.u8(..8))).collect();
+    if let Ok(at) = std::env::var("CBDDC_FLIPS_AT") {
+        flips = (0..8).map(|bit| (at.parse().unwrap(), 1 << bit)).collect();
+    }
+    // What was found once.
+    flips.extend(FOUND);
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(BTreeMap::<Outcome, usize>::new()));
     let work = |number| {
         let place = Place::new(&bench, number);
@@ -237,5 +245,6 @@ fn any_flipped_byte_is_found_or_changes_no_document_and_with_a_peer_all_is_whole
         (0..2).for_each(|number| drop(scope.spawn(move || work(number))));
     });
     let outcomes = outcomes.into_inner().unwrap();
+    let count = flips.len();
     println!("{count} flipped bytes of {bytes}, seed {seed}: {outcomes:?}");
 }
