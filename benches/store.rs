@@ -170,7 +170,7 @@ async fn replicate(from: &Store, to: &Store) {
     let (_, knowledge) = to.submit(NOW, Request::MarkSent { upto }).await.unwrap();
     let asked_as = knowledge.replica;
     loop {
-        let stream = Stream { mode: Mode::Increment, after, covers: VersionVector::new(), passes_damage: false };
+        let stream = Stream { mode: Mode::Increment, after, covers: VersionVector::new(), passes_upto: 0 };
         let Batch::Rows { rows, upto, closure, knowledge, .. } = from.read(stream).await.unwrap() else { return };
         let done = closure.is_some();
         let (device, announced) = (DeviceId([1; 32]), knowledge.vector);
@@ -180,7 +180,6 @@ async fn replicate(from: &Store, to: &Store) {
             announced,
             mode: Mode::Increment,
             asked_as,
-            gives_way: Vec::new(),
             follows: None,
             rows,
             upto,

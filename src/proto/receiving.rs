@@ -71,7 +71,6 @@ impl Engine {
         let mode = if already_closed { Mode::Increment } else { *mode };
         let announced = peer.streamed.clone();
         let closed = changes.closure.is_some();
-        let gives_way = self.gives_way(&changes.rows);
         let incoming = IncomingBatch {
             device,
             replica,
@@ -82,7 +81,6 @@ impl Engine {
             rows: changes.rows,
             upto,
             closure: changes.closure,
-            gives_way,
         };
         if planted(Mutant::ConfirmBeforeSync) {
             let mut vector = self.knowledge.vector.clone();
@@ -139,8 +137,8 @@ impl Engine {
             }
             Applied::Held { changed, system, damaged } => {
                 self.rows_taken(now, changed, system);
-                self.found_damaged(now, damaged);
-                // By the time it comes again the linked peers were asked for what is damaged.
+                self.held_by(now, link, damaged);
+                // By the time it comes again the peers were asked for what is damaged.
                 self.batch_refused(now, link, of_stream);
             }
             Applied::ReceiverBelowFloor => {

@@ -1,16 +1,16 @@
 //! Rows that are damaged on this disk: every linked peer is asked for them by key, until one has given what is certain.
 //!
-//! A stream of ours stops before such a row until its receiver was asked: a closure beyond it would make the receiver
+//! A stream of ours does not close beyond such a row until every member was asked: a closure would make the receiver
 //! claim a row that it never got. What nobody has stays named until it is written anew; everything else goes on.
 
 use super::engine::{Engine, Pending};
 use super::io::{Event, LinkId, Now, Output, StoreFault, Ticket};
-use crate::id::{DeviceId, LocalSeq, VersionVector};
+use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::{DAMAGED_MAX, FETCH_KEYS_MAX};
 use crate::replica::{Damaged, Found, Offer, Repaired, Request};
 use crate::row::{Row, RowKey, Scope};
-use crate::time::Millis;
-use crate::wire::{Fetch, Fetched, Message};
+use crate::time::{Millis, Stamp};
+use crate::wire::{Fetch, Fetched, Message, Mode};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -36,8 +36,12 @@ pub(super) struct Repairs {
 
 struct Wanted {
     local_seq: LocalSeq,
-    /// Who was asked and had nothing certain.
+    /// Who was asked of late and had nothing certain.
     without: BTreeSet<DeviceId>,
+    /// Who has ever answered.
+    answered: BTreeSet<DeviceId>,
+    /// The highest row that any of them had, and who has it.
+    highest: Option<(Stamp, ReplicaId, DeviceId)>,
 }
 
 /// A question to a peer that is not answered yet.
@@ -81,13 +85,24 @@ impl Engine {
         linked.all(|session| wanted.without.contains(&session.device))
     }
 
-    /// Of the keys of some rows those whose own row is damaged and that no linked peer has.
-    pub(super) fn gives_way(&self, rows: &[Row]) -> Vec<RowKey> {
-        if self.repairs.is_empty() {
-            return Vec::new();
+    /// Whether every member has said what it has at each damaged key, and none has anything: then nobody has what could be
+    /// lost by a closure beyond.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.repairs.rows.values().all(|wanted| wanted.highest.is_none() && self.has_been_answered(wanted))
+    }
+    fn has_been_answered(&self, wanted: &Wanted) -> bool {
+        self.members.tracked().all(|(device, _)| wanted.answered.contains(device))
+    }
+
+    /// A row of a peer belongs where a damaged one stands: it may be what is looked for.
+    pub(super) fn held_by(&mut self, now: Now, link: LinkId, damaged: Damaged) {
+        let key = damaged.key.clone();
+        self.found_damaged(now, damaged);
+        let Some(device) = self.sessions.get(&link).map(|session| session.device) else { return };
+        if let Some(wanted) = key.and_then(|key| self.repairs.rows.get_mut(&key)) {
+            wanted.without.remove(&device);
         }
-        let lost = |key: &&RowKey| self.repairs.rows.get(*key).is_some_and(|wanted| self.has_nobody(wanted));
-        rows.iter().map(|row| &row.key).filter(lost).cloned().collect()
+        self.fetch(now, link);
     }
 
     /// A damaged row was found. What never leaves the node nobody else can have. Says whether peers are asked for it.
@@ -104,12 +119,12 @@ impl Engine {
         if repairs.rows.len() >= DAMAGED_MAX {
             return false;
         }
-        repairs.rows.insert(key.clone(), Wanted { local_seq, without: BTreeSet::new() });
+        repairs
+            .rows
+            .insert(key, Wanted { local_seq, without: BTreeSet::new(), answered: BTreeSet::new(), highest: None });
         repairs.known.join(&self.knowledge.vector);
         repairs.turns = 0;
         repairs.again_at = Some(now.mono + AGAIN_MS);
-        // Streams may pass it over, and another row may take its place.
-        self.store(now, Pending::Noted, Request::Unread { keys: alloc::vec![key] });
         self.fetch_all(now);
         true
     }
@@ -129,12 +144,7 @@ impl Engine {
         let wanted = self.repairs.rows.iter().filter(|(_, wanted)| !wanted.without.contains(&device));
         let keys: Vec<RowKey> = wanted.map(|(key, _)| key.clone()).take(FETCH_KEYS_MAX).collect();
         if keys.is_empty() {
-            if let Some(out) = session.outgoing.as_mut().filter(|out| out.stopped) {
-                // Nothing is known to be damaged any more: the row is looked at again.
-                (out.stopped, out.passes_damage) = (false, !self.repairs.rows.is_empty());
-                self.pump(now, link);
-            }
-            return;
+            return self.go_on_behind(now, link);
         }
         self.repairs.nonce = self.repairs.nonce.wrapping_add(1);
         let nonce = self.repairs.nonce;
@@ -142,23 +152,38 @@ impl Engine {
         self.send(link, Message::Fetch(Fetch { nonce, keys }));
     }
 
+    /// A stream that stood before a damaged row goes on, since its receiver was asked. A bootstrap does not: what is passed
+    /// over there would be gone from its receiver, so it waits until everybody was.
+    fn go_on_behind(&mut self, now: Now, link: LinkId) {
+        let given_up = self.is_given_up();
+        let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else { return };
+        let Some(at) = out.stopped.filter(|_| given_up || out.mode != Mode::Bootstrap || out.closures > 0) else {
+            return;
+        };
+        out.stopped = None;
+        if !self.repairs.is_empty() {
+            out.passes_upto = out.passes_upto.max(at);
+            out.hole.get_or_insert(at - 1);
+        }
+        self.pump(now, link);
+    }
+
     /// A peer asks.
-    pub(super) fn asked_for_rows(&mut self, now: Now, link: LinkId, fetch: Fetch) {
+    pub(super) fn asked_for_rows(&mut self, link: LinkId, fetch: Fetch) {
         // One question of a peer at a time: whoever asks more gets no answer to that.
         if self.repairs.looking.values().any(|(of, _)| *of == link) {
             return;
         }
         let ticket = self.next_ticket();
         self.repairs.looking.insert(ticket, (link, fetch.nonce));
-        // On disk before any closure that passes them over.
-        self.store(now, Pending::Noted, Request::Unread { keys: fetch.keys.clone() });
         self.outputs.push_back(Output::Look { ticket, keys: fetch.keys });
     }
 
     pub(super) fn looked(&mut self, ticket: Ticket, result: Result<Found, StoreFault>) {
         let Some((link, nonce)) = self.repairs.looking.remove(&ticket) else { return };
         let Ok(Found { rows, looked, vector }) = result else { return };
-        if self.sessions.contains_key(&link) {
+        // Nothing can be said about the first yet: it is asked for again.
+        if looked > 0 && self.sessions.contains_key(&link) {
             let looked = u32::try_from(looked).unwrap_or(u32::MAX);
             self.send(link, Message::Fetched(Fetched { nonce, looked, rows, vector }));
         }
@@ -170,10 +195,35 @@ impl Engine {
         let Some(asked) = session.fetching.take_if(|asked| asked.nonce == fetched.nonce) else { return };
         let looked = usize::try_from(fetched.looked).unwrap_or(usize::MAX);
         let keys: Vec<RowKey> = asked.keys.into_iter().take(looked.max(1)).collect();
-        let rows = fetched.rows.into_iter().filter(|row| keys.contains(&row.key)).collect();
-        let offer = Offer { keys: keys.clone(), rows, vector: fetched.vector, known: self.repairs.known.clone() };
+        let rows: Vec<Row> = fetched.rows.into_iter().filter(|row| keys.contains(&row.key)).collect();
         let device = session.device;
+        let highest = self.compare_offers(now, device, &keys, &rows);
+        let known = self.repairs.known.clone();
+        let offer = Offer { keys: keys.clone(), rows, vector: fetched.vector, known, highest };
         self.store(now, Pending::Repair { device, keys }, Request::Repair(offer));
+    }
+
+    /// Notes what a peer has. Says at which keys everybody has answered and it has the highest row.
+    fn compare_offers(&mut self, now: Now, device: DeviceId, keys: &[RowKey], rows: &[Row]) -> Vec<RowKey> {
+        let mut highest = Vec::new();
+        for key in keys {
+            let Some(wanted) = self.repairs.rows.get_mut(key) else { continue };
+            let offered = rows.iter().find(|row| row.key == *key).map(|row| (row.stamp, row.dot.origin, device));
+            let own = wanted.highest.is_some_and(|(.., of)| of == device);
+            wanted.highest = if own { offered } else { wanted.highest.max(offered) };
+            let news = wanted.answered.insert(device);
+            let wanted = &self.repairs.rows[key];
+            if !self.has_been_answered(wanted) {
+                continue;
+            }
+            match wanted.highest {
+                Some((.., of)) if of == device => highest.push(key.clone()),
+                // It is asked for again.
+                Some(_) if news => self.repairs.again_at = Some(now.mono + AGAIN_MS),
+                _ => {}
+            }
+        }
+        highest
     }
 
     pub(super) fn repaired(
@@ -196,17 +246,22 @@ impl Engine {
             self.event(Event::Mended { keys: mended });
             self.rows_relayed(now);
         }
-        self.say_if_whole();
+        self.close_again();
         self.fetch_all(now);
         self.own_rows_stored(now);
     }
 
-    /// Where nothing is damaged any more digests may be compared again: whoever was told that they may not hears so.
-    fn say_if_whole(&mut self) {
-        if self.repairs.is_empty() {
+    /// Where nothing is damaged any more, or what is was given up, streams may close again; and digests may be compared:
+    /// whoever was told that they may not hears so.
+    fn close_again(&mut self) {
+        let whole = self.repairs.is_empty();
+        let given_up = self.is_given_up();
+        if whole {
             self.repairs.again_at = None;
-            for session in self.sessions.values_mut() {
-                session.outgoing.iter_mut().for_each(|out| (out.closed_at, out.say_closure) = (None, true));
+        }
+        for out in self.sessions.values_mut().filter_map(|session| session.outgoing.as_mut()) {
+            if whole || (given_up && out.hole.is_some()) {
+                (out.closed_at, out.say_closure) = (None, true);
             }
         }
     }
@@ -218,7 +273,7 @@ impl Engine {
             keys.for_each(|key| drop(self.repairs.rows.remove(key)));
         }
         if self.repairs.rows.len() < before {
-            self.say_if_whole();
+            self.close_again();
             self.fetch_all(now);
             self.own_rows_stored(now);
         }

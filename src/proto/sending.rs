@@ -32,8 +32,9 @@ impl Engine {
             closed_at: None,
             closures: 0,
             say_closure: false,
-            stopped: false,
-            passes_damage: false,
+            stopped: None,
+            passes_upto: 0,
+            hole: None,
             closed_with: None,
         });
         if let Some(peer) = &mut session.peer {
@@ -51,13 +52,17 @@ impl Engine {
         let Some(peer) = &session.peer else { return };
         let Some(out) = &mut session.outgoing else { return };
         let nothing_new = out.closed_at == Some(version);
-        if out.reading.is_some() || out.held.is_some() || out.stopped || nothing_new || out.in_flight_bytes >= window {
+        if out.reading.is_some()
+            || out.held.is_some()
+            || out.stopped.is_some()
+            || nothing_new
+            || out.in_flight_bytes >= window
+        {
             return;
         }
         // Past its first closure every stream is an increment.
         let mode = if out.closures > 0 { Mode::Increment } else { out.mode };
-        let passes_damage = core::mem::take(&mut out.passes_damage);
-        let stream = Stream { mode, after: out.position, covers: peer.announced.clone(), passes_damage };
+        let stream = Stream { mode, after: out.position, covers: peer.announced.clone(), passes_upto: out.passes_upto };
         self.next_ticket_for(link, stream);
     }
 
@@ -101,16 +106,22 @@ impl Engine {
                 if !planted(Mutant::BatchOvertakes) {
                     self.learn(now, knowledge.clone());
                 }
+                let given_up = self.is_given_up();
                 let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else {
                     return;
                 };
                 out.reading = None;
-                out.stopped = damaged.is_some();
+                out.stopped = damaged.as_ref().map(|damaged| damaged.local_seq);
+                out.hole = out.hole.filter(|_| !given_up);
+                if out.hole.is_some() {
+                    closure = None;
+                }
+                let said_upto = out.hole.map_or(upto, |hole| upto.min(hole));
                 out.position = upto;
                 out.closed_at = closed_at.or(out.closed_at);
                 self.learn(now, knowledge);
-                let changes = Changes { stream, rows, upto, closure };
-                let stopped = damaged.is_some();
+                let changes = Changes { stream, rows, upto: said_upto, closure };
+                let stopped = damaged.as_ref().map(|damaged| damaged.local_seq);
                 let asked = damaged.is_some_and(|damaged| self.found_damaged(now, damaged));
                 if own > sent && !planted(Mutant::SentNotMarked) {
                     let upto = self.knowledge.seq.max(own);
@@ -121,12 +132,12 @@ impl Engine {
                 } else {
                     self.send_changes(now, link, changes);
                 }
-                if stopped && asked {
+                if stopped.is_some() && asked {
                     self.fetch(now, link);
-                } else if stopped {
+                } else if let Some(at) = stopped {
                     // Nobody can be asked for it.
                     if let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) {
-                        (out.stopped, out.passes_damage) = (false, true);
+                        (out.stopped, out.passes_upto) = (None, out.passes_upto.max(at));
                     }
                     self.pump(now, link);
                 }

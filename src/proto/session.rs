@@ -85,9 +85,12 @@ pub(super) struct Outgoing {
     pub(super) closures: u32,
     /// The next closure is said although it tells the peer nothing new: its digest differs from the peer's.
     pub(super) say_closure: bool,
-    /// It stands before a damaged row, which the peer is asked for first; and those that it has none of are passed over.
-    pub(super) stopped: bool,
-    pub(super) passes_damage: bool,
+    /// It stands before the damaged row at this position, which the peer is asked for first. Up to another such rows are
+    /// passed over, since it was.
+    pub(super) stopped: Option<LocalSeq>,
+    pub(super) passes_upto: LocalSeq,
+    /// Something was passed over behind this position: no closure and no position beyond is said until it was given up.
+    pub(super) hole: Option<LocalSeq>,
     /// Vector and digest at the last of them.
     pub(super) closed_with: Option<(VersionVector, u128)>,
 }

@@ -42,7 +42,7 @@ impl Engine {
             Message::Pull(pull) => self.pulled(now, link, pull),
             Message::Changes(changes) => self.changes(now, link, changes),
             Message::Confirm(confirm) => self.confirmed(now, link, confirm),
-            Message::Fetch(fetch) => self.asked_for_rows(now, link, fetch),
+            Message::Fetch(fetch) => self.asked_for_rows(link, fetch),
             Message::Fetched(fetched) => self.fetched(now, link, fetched),
             Message::Ping(ping) => {
                 self.heard_clock(now, link, ping.clock);

@@ -32,8 +32,6 @@ pub struct Incoming {
     pub upto: LocalSeq,
     /// Nothing stands beyond.
     pub closure: Option<Closure>,
-    /// Rows of these keys are damaged here and no linked peer has them: they give way to whatever comes.
-    pub gives_way: Vec<RowKey>,
 }
 
 /// What became of a batch.
@@ -116,7 +114,7 @@ impl Knowledge {
         let (mut changed, mut held) = (Vec::new(), None);
         if !planted(Mutant::CursorWithoutRows) || incoming.closure.is_some() {
             for row in incoming.rows {
-                match self.merge(table, now, incoming.mode, &row, &incoming.gives_way)? {
+                match self.merge(table, now, incoming.mode, &row)? {
                     Merged::Wins => {
                         if planted(Mutant::JoinAtEveryBatch) {
                             self.vector.raise(row.dot);
@@ -195,14 +193,7 @@ impl Knowledge {
     }
 
     /// Takes one row if it wins.
-    fn merge<T: Table>(
-        &mut self,
-        table: &mut T,
-        now: Reading,
-        mode: Mode,
-        row: &Row,
-        gives_way: &[RowKey],
-    ) -> Result<Merged, T::Error> {
+    fn merge<T: Table>(&mut self, table: &mut T, now: Reading, mode: Mode, row: &Row) -> Result<Merged, T::Error> {
         if mode == Mode::Increment && self.vector.covers(row.dot) {
             return Ok(Merged::Loses);
         }
@@ -211,12 +202,7 @@ impl Knowledge {
             None => true,
             // The same write, whole: a reconciliation, or a stream that started over, has brought it.
             Some(head) if head.damaged && (row.stamp, row.dot) == (head.stamp, head.dot) => true,
-            Some(head) if head.damaged => {
-                if !gives_way.contains(&row.key) {
-                    return Ok(Merged::Held(head.local_seq));
-                }
-                true
-            }
+            Some(head) if head.damaged => return Ok(Merged::Held(head.local_seq)),
             Some(head) if planted(Mutant::TieKeepsOwn) => row.stamp > head.stamp,
             Some(head) => row.outranks(&head),
         };
@@ -231,7 +217,6 @@ impl Knowledge {
             self.hlc.witness(now, row.stamp);
             let shown = before.is_some_and(|head| !head.tombstone);
             let damaged = before.is_some_and(|head| head.damaged);
-            let gave_way = before.is_some_and(|head| head.damaged && (row.stamp, row.dot) != (head.stamp, head.dot));
             if row.is_tombstone()
                 && shown
                 && !damaged
@@ -241,10 +226,6 @@ impl Knowledge {
                 self.spread_delete(table, now, row, before)?;
             } else {
                 self.put(table, Area::Rows, row, before)?;
-            }
-            if gave_way {
-                // Where it was the later one, whoever has it brings it back.
-                table.note_unread(&row.key)?;
             }
             if deleted_here {
                 self.write_as_new(table, now, Area::Rows, row.stamp, row.key.clone(), Body::Tombstone, None)?;

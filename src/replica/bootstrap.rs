@@ -4,7 +4,7 @@
 //! what becomes of what this node held.
 
 use super::knowledge::Knowledge;
-use super::table::{Area, Sweep, Table, Want};
+use super::table::{Area, Sweep, Table};
 use crate::id::{DeviceId, LocalSeq, ReplicaId, Seq, VersionVector};
 use crate::mutants::{Mutant, planted};
 use crate::row::{Body, Head, Row};
@@ -118,17 +118,9 @@ impl Knowledge {
         self.hlc.raise_to(origin.closure.hlc);
         self.tail = staged;
         self.dropped_upto = 0;
-        self.digest = 0;
 
         // What the peer has and this node had deleted: the delete may be news to everybody.
-        let (mut digest, mut tombstones) = (0u128, 0);
-        let mut add = |head: &Head| {
-            digest = digest.wrapping_add(head.digest_term());
-            tombstones += u64::from(head.tombstone);
-            Want::Skip
-        };
-        table.stream(Area::Stage, 0, &mut add, &mut |_, _| {})?;
-        (self.digest, self.tombstones) = (digest, tombstones);
+        self.recount(table, Area::Stage)?;
         let mut shared = Sweep::new(Area::Stage, staged);
         while shared.next(table, |head| !head.tombstone && self.was_known(head.dot))? {
             for row in shared.rows.drain(..) {
@@ -163,9 +155,7 @@ impl Knowledge {
                 }
                 let staged = table.head(Area::Stage, &row.key)?;
                 let outranks = staged.is_some_and(|head| head.rank() < row.rank());
-                // What the peer could not read is missing there, too.
-                let unread = staged.is_none() && Knowledge::is_unread(table, &row)?;
-                if theirs.covers(row.dot) && !outranks && !unread {
+                if theirs.covers(row.dot) && !outranks {
                     continue;
                 }
                 let outranked = staged.is_some_and(|head| head.rank() > row.rank());

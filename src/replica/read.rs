@@ -19,9 +19,8 @@ pub struct Stream {
     pub after: LocalSeq,
     /// What it covers: in [`Mode::Increment`] those rows are left out.
     pub covers: VersionVector,
-    /// It was asked for what is damaged here and has none of it: such rows are passed over. Else the stream stops before
-    /// the first.
-    pub passes_damage: bool,
+    /// Damaged rows up to this position are passed over; the stream stops before the first one beyond.
+    pub passes_upto: LocalSeq,
 }
 
 /// The next rows of a stream, read in one snapshot.
@@ -64,7 +63,7 @@ impl Stream {
         let own_replica = knowledge.replica;
         let mut own = 0;
         let taken = core::cell::Cell::new(0usize);
-        let passes = self.passes_damage || planted(Mutant::StreamPassesDamage);
+        let passes = |at: LocalSeq| at <= self.passes_upto || planted(Mutant::StreamPassesDamage);
         let damaged = core::cell::RefCell::new(None::<Damaged>);
         table.stream(
             Area::Rows,
@@ -85,13 +84,13 @@ impl Stream {
                 }
                 Want::Take
             },
-            &mut |_, row| match row {
+            &mut |at, row| match row {
                 Ok(row) => {
                     bytes += row.encoded_bytes();
                     rows.push(row);
                     taken.set(if rows.len() == BATCH_ROWS_MAX { BATCH_BYTES_TARGET } else { bytes });
                 }
-                Err(_) if passes => {}
+                Err(_) if passes(at) => {}
                 Err(found) => *damaged.borrow_mut() = Some(found),
             },
         )?;

@@ -5,7 +5,7 @@
 //! asked, and when, is decided in `proto`.
 
 use super::knowledge::Knowledge;
-use super::table::{Area, Aside, Table, Want};
+use super::table::{Area, Table, Want};
 use crate::id::{LocalSeq, VersionVector};
 use crate::limits::{BATCH_BYTES_TARGET, FETCH_KEYS_MAX};
 use crate::mutants::{Mutant, planted};
@@ -26,7 +26,7 @@ pub struct Damaged {
 pub struct Found {
     /// Its rows, tombstones too; none for keys at which it has none, or a damaged one.
     pub rows: Vec<Row>,
-    /// How many of the keys were looked up, from the first on: the rest does not fit one answer.
+    /// How many of the keys were looked up, from the first on.
     pub looked: usize,
     /// What it covers.
     pub vector: VersionVector,
@@ -43,6 +43,9 @@ pub struct Offer {
     pub vector: VersionVector,
     /// What was covered here when the damage was found: the damaged rows are among that.
     pub known: VersionVector,
+    /// At these keys every member has said what it has, and this peer's row is the highest: if anybody has the damaged
+    /// write or a later one, it is that.
+    pub highest: Vec<RowKey>,
 }
 
 /// What became of an offer.
@@ -54,8 +57,8 @@ pub struct Repaired {
     pub left: Vec<RowKey>,
 }
 
-/// Looks up what this node has at some keys. A row of its own that counts as never sent is left out: it is on its way in
-/// the stream.
+/// Looks up what this node has at some keys, up to the first one with a row of its own that counts as never sent: that is on
+/// its way in the stream.
 ///
 /// # Errors
 /// The store's.
@@ -68,28 +71,25 @@ pub fn look<T: Table>(table: &mut T, keys: &[RowKey]) -> Result<Found, T::Error>
         if bytes >= BATCH_BYTES_TARGET {
             break;
         }
-        found.looked += 1;
-        if let Some(row) = table.row(key)?.filter(|row| !row.is_local() && !unsent(row)) {
-            bytes += row.encoded_bytes();
-            found.rows.push(row);
+        let row = table.row(key)?.filter(|row| !row.is_local());
+        if row.as_ref().is_some_and(unsent) {
+            break;
         }
+        found.looked += 1;
+        bytes += row.as_ref().map_or(0, Row::encoded_bytes);
+        found.rows.extend(row);
     }
     Ok(found)
 }
 
 impl Knowledge {
-    /// Whether a row of this key could not be read somewhere, and was passed over.
-    pub(super) fn is_unread<T: Table>(table: &mut T, row: &Row) -> Result<bool, T::Error> {
-        Ok(table.recovered_of(&row.key)?.iter().any(|aside| aside.rank == Aside::UNREAD))
-    }
-
     /// Takes from an offer what is certain.
     ///
     /// # Errors
     /// The store's.
     pub fn repair<T: Table>(&mut self, table: &mut T, offer: Offer) -> Result<Repaired, T::Error> {
         let mut done = Repaired::default();
-        let Offer { keys, rows, vector, known } = offer;
+        let Offer { keys, rows, vector, known, highest } = offer;
         let knows_all = vector.includes(&known);
         for key in keys {
             let offered = rows.iter().find(|row| row.key == key);
@@ -97,7 +97,8 @@ impl Knowledge {
                 done.left.push(key);
                 continue;
             };
-            let whole = !head.damaged || self.replace_damaged(table, &head, offered, knows_all)?;
+            let highest = highest.contains(&key);
+            let whole = !head.damaged || self.replace_damaged(table, &head, offered, knows_all, highest)?;
             if whole { done.mended.push(key) } else { done.left.push(key) }
         }
         Ok(done)
@@ -109,10 +110,11 @@ impl Knowledge {
         head: &Head,
         offered: Option<&Row>,
         knows_all: bool,
+        highest: bool,
     ) -> Result<bool, T::Error> {
         let same = offered.is_some_and(|row| (row.stamp, row.dot) == (head.stamp, head.dot));
         // Who covers all that was covered here has that write or a later winner, if the damaged row is of what was covered.
-        let certain = same || (knows_all && self.is_covered_upto(table, head.local_seq)?);
+        let certain = same || highest || (knows_all && self.is_covered_upto(table, head.local_seq)?);
         if !certain && !planted(Mutant::RepairTakesOlder) {
             return Ok(false);
         }
@@ -126,7 +128,7 @@ impl Knowledge {
                 table.remove(Area::Rows, head.local_seq)?;
                 self.dropped_upto = self.dropped_upto.max(head.local_seq);
                 self.floor.raise(head.dot);
-                self.recount(table)?;
+                self.recount(table, Area::Rows)?;
                 Ok(true)
             }
             None => Ok(false),
@@ -151,18 +153,19 @@ impl Knowledge {
         Ok(covered)
     }
 
-    /// Counts digest and tombstones anew: what a damaged row had added to them is not known any more.
+    /// Counts digest and tombstones of the rows anew: of those of a new state, or where what a damaged row had added to them is not
+    /// known any more.
     ///
     /// # Errors
     /// The store's.
-    pub fn recount<T: Table>(&mut self, table: &mut T) -> Result<(), T::Error> {
+    pub fn recount<T: Table>(&mut self, table: &mut T, area: Area) -> Result<(), T::Error> {
         let (mut digest, mut tombstones) = (0u128, 0);
         let mut add = |head: &Head| {
             digest = digest.wrapping_add(head.digest_term());
             tombstones += u64::from(head.tombstone);
             Want::Skip
         };
-        table.stream(Area::Rows, 0, &mut add, &mut |_, _| {})?;
+        table.stream(area, 0, &mut add, &mut |_, _| {})?;
         (self.digest, self.tombstones) = (digest, tombstones);
         Ok(())
     }

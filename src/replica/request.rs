@@ -12,7 +12,7 @@ use super::table::Table;
 use super::write::{Refused, Write, Written};
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId, Seq, VersionVector};
 use crate::mutants::{Mutant, planted};
-use crate::row::{Row, RowKey};
+use crate::row::Row;
 use crate::time::Reading;
 use crate::wire::{Hello, StartToken};
 use alloc::vec::Vec;
@@ -63,11 +63,6 @@ pub enum Request {
         shared: Seq,
         /// Fresh, for the new identity.
         random: u64,
-    },
-    /// A peer cannot read its rows of these keys, and may pass them over.
-    Unread {
-        /// The keys.
-        keys: Vec<RowKey>,
     },
     /// The records about members.
     Records,
@@ -197,12 +192,6 @@ pub fn execute<T: Table>(table: &mut T, now: Reading, request: Request) -> Resul
         Request::Fork { shared, random } => {
             knowledge.fork(table, now, shared, random)?;
             Reply::Forked
-        }
-        Request::Unread { keys } => {
-            for key in &keys {
-                table.note_unread(key)?;
-            }
-            Reply::Marked
         }
         Request::Records => Reply::Records(table.system_rows()?),
         Request::Repair(offer) => Reply::Repaired(knowledge.repair(table, offer)?),

@@ -192,6 +192,6 @@ impl Knowledge {
         self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
-        if damaged { self.recount(table) } else { Ok(()) }
+        if damaged { self.recount(table, Area::Rows) } else { Ok(()) }
     }
 }

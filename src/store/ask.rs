@@ -207,7 +207,6 @@ fn request_bytes(request: &Request) -> usize {
         | Request::Fork { .. }
         | Request::Records => 0,
         Request::Repair(offer) => rows(&offer.rows) + offer.vector.len() * 16,
-        Request::Unread { keys } => keys.iter().map(|key| key.collection.len() + key.key.len() + 64).sum(),
         Request::Decide { decision, .. } => decision.keys.iter().map(|key| key.len() + 32).sum(),
     };
     body + 256

@@ -66,8 +66,10 @@ impl Failure {
     }
     /// The error for the caller who wanted `doing`; nothing was changed.
     pub(super) fn into_error(self, doing: &str, path: &Path) -> Error {
+        let corruption = self.is_corruption();
         match self {
             Failure::Error(error) => error,
+            Failure::Sqlite(error) if corruption => damaged_database(error, doing, path),
             Failure::Sqlite(error) => sqlite(error, doing, path),
         }
     }
@@ -159,6 +161,14 @@ pub(super) fn closed() -> Error {
     Error::persistence("the store is closed; nothing was changed", None)
 }
 
+fn damaged_database(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
+    let at = path.display();
+    Error::DatabaseCorruption {
+        message: message(doing, &format!("{at}"), &error, "restore a backup, or set it aside and rejoin its peers"),
+        source: Some(Box::new(error)),
+    }
+}
+
 fn sqlite(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
     let at = path.display();
     let persistence = |kind, next: &str, error: rusqlite::Error| Error::Persistence {
@@ -166,20 +176,10 @@ fn sqlite(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
         message: message(doing, &format!("{at}"), &error, next),
         source: Some(Box::new(error)),
     };
-    if super::codec::is_unreadable(&error) {
-        return Error::DatabaseCorruption {
-            message: message(doing, &format!("{at}"), &error, "a peer puts it right, or restore a backup"),
-            source: Some(Box::new(error)),
-        };
-    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
             persistence(PersistenceKind::DiskFull, "free some space, or delete documents", error)
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::DatabaseCorruption {
-            message: message(doing, &format!("{at}"), &error, "restore a backup, or set it aside and rejoin its peers"),
-            source: Some(Box::new(error)),
-        },
         Some(ErrorCode::SystemIoFailure) => {
             persistence(PersistenceKind::Other, "look at the kernel log (dmesg) and the card", error)
         }

@@ -120,7 +120,7 @@ pub(super) fn rebuild_indexes(connection: &Connection) -> Result<(), Failure> {
     }
     let mut state = State::load(connection)?;
     let mut knowledge = state.knowledge.clone();
-    knowledge.recount(&mut SqlTable::new(connection, &mut state))?;
+    knowledge.recount(&mut SqlTable::new(connection, &mut state), crate::replica::Area::Rows)?;
     if knowledge != state.knowledge {
         knowledge.version += 1;
         state.set_knowledge(knowledge);

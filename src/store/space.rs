@@ -109,7 +109,6 @@ fn growth(request: &Request) -> u64 {
         | Request::Maintain(_)
         | Request::Fork { .. }
         | Request::Records
-        | Request::Unread { .. }
         // What is mended or written again stands in the database already.
         | Request::Repair(_)
         | Request::Decide { .. } => 0,

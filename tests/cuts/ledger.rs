@@ -64,7 +64,7 @@ pub(crate) fn rows(node: &Node) -> Result<(Vec<Row>, Knowledge), String> {
     let store = node.store.as_ref().ok_or("it does not run")?;
     let (mut after, mut all) = (0, Vec::new());
     loop {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_damage: false };
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_upto: 0 };
         match smol::block_on(store.read(stream)).map_err(|error| format!("reading everything: {error}"))? {
             Batch::Rows { rows, upto, closure, knowledge, .. } => {
                 all.extend(rows);

@@ -57,8 +57,6 @@ pub struct Ledger {
     doubtful: BTreeSet<Vec<u8>>,
     /// Values that got another dot with the same stamp from a fork.
     redotted: BTreeSet<Vec<u8>>,
-    /// Keys of rows that have rotted on some card.
-    rotten: BTreeSet<usize>,
 }
 
 impl Ledger {
@@ -69,16 +67,6 @@ impl Ledger {
         self.keys.push(key.clone());
         self.dropped.push(None);
         self.keys.len() - 1
-    }
-    /// Notes that a row has rotted. Who cannot read it may have to pass it over, or give its place to what comes: until the
-    /// digests have mended that, the sentence does not hold for its key.
-    pub fn note_rot(&mut self, key: &RowKey) {
-        let key = self.key(key);
-        self.rotten.insert(key);
-    }
-    /// Whether any row has rotted.
-    pub fn any_rot(&self) -> bool {
-        !self.rotten.is_empty()
     }
     /// Whether any replica has two histories.
     pub fn any_fork(&self) -> bool {
@@ -167,14 +155,12 @@ impl Ledger {
     /// Excuses what only the lost disk could have saved.
     pub fn excuse<'a>(&mut self, lost: usize, alive: impl Iterator<Item = &'a MemTable> + Clone) {
         self.droppers.retain(|dropper| dropper.node != lost);
-        let rotten = &self.rotten;
         let held: Vec<Vec<Option<Rank>>> = alive.clone().map(|table| self.ranks(table)).collect();
         for made in self.made.iter_mut().filter(|made| !made.excused) {
             let saved = alive.clone().zip(&held).any(|(table, ranks)| {
                 // What cannot be read there saves nothing.
                 let reads = table.rows.of(&made.row.key).is_none() || table.readable(&made.row.key).is_some();
-                // What has rotted may be covered by who does not have it.
-                let known = (table.knowledge.vector.covers(made.row.dot) && !rotten.contains(&made.key))
+                let known = table.knowledge.vector.covers(made.row.dot)
                     || ranks[made.key].is_some_and(|rank| rank >= made.rank);
                 (reads && known) || waits(table, &made.row.key, &made.rank)
             });
@@ -191,12 +177,11 @@ impl Ledger {
         self.made.iter().filter(|made| self.is_forked(made.row.dot)).map(|made| made.key).collect()
     }
 
-    /// The vector's sentence at one node. In the end the verdict says what became of that which has rotted.
+    /// The vector's sentence at one node.
     pub fn sentence(&self, table: &MemTable) -> Result<(), String> {
         let ranks = self.ranks(table);
         let vector = &table.knowledge.vector;
-        let mut split = self.split();
-        split.extend(&self.rotten);
+        let split = self.split();
         let broken = self.made.iter().find(|made| {
             !split.contains(&made.key)
                 && vector.covers(made.row.dot)
@@ -259,8 +244,7 @@ impl Ledger {
                 .map(|made| made.row.dot)
                 .collect();
             for made in of_key().filter(|made| made.row.value() != Some(value)) {
-                // Who covers what has rotted elsewhere need not have had it.
-                let covered = !self.rotten.contains(&made.key) && dots.iter().any(|dot| made.seen.covers(*dot));
+                let covered = dots.iter().any(|dot| made.seen.covers(*dot));
                 // Only the stamp tells that the copy of a fork was deleted, and it went with the tombstone.
                 // And of a dropped delete only who had known both can tell.
                 let dropped = self.dropped[made.key] >= Some(made.rank);

@@ -6,9 +6,7 @@
 use crate::{rules, site};
 use cbddc::mutants::{Mutant, plant};
 
-/// Two are not among them, since it takes a rotten row, a death and a late peer at once: `RepairTakesOlder` and
-/// `StreamPassesDamage` are noticed by their stories.
-const ALL: [Mutant; 35] = [
+const ALL: [Mutant; 37] = [
     Mutant::JoinAtEveryBatch,
     Mutant::DropBeforeMembersCover,
     Mutant::DropWithoutMembers,
@@ -42,6 +40,8 @@ const ALL: [Mutant; 35] = [
     Mutant::NoReconcile,
     Mutant::ReconcileKeepsDot,
     Mutant::LocalLeaves,
+    Mutant::RepairTakesOlder,
+    Mutant::StreamPassesDamage,
     Mutant::QueuedIsBlind,
     Mutant::QueuedKeepsStamp,
 ];

@@ -83,7 +83,9 @@ hazards! {
     "every relay pushes at once": engines::a_write_crosses_a_full_mesh_once_for_each_node [RelayAtOnce];
     "full duplex, small windows": engines::full_duplex_with_windows_smaller_than_a_document_does_not_stall [];
     "a row that rots": engines::a_damaged_row_does_not_give_way_to_an_older_one [RepairTakesOlder];
-    "a row that rots": engines::a_stream_does_not_close_over_a_damaged_row_before_the_receiver_was_asked [StreamPassesDamage];
+    "a row that rots": engines::a_stream_does_not_close_over_a_damaged_row_before_every_member_was_asked [StreamPassesDamage];
+    "a row that rots": engines::what_nobody_has_holds_nobody_up [];
+    "a row that rots": engines::a_row_that_comes_where_a_damaged_one_stands_waits_for_the_answers [];
     "what has waited": queue::a_write_that_waited_does_not_replace_a_newer_one [QueuedIsBlind];
     "what has waited": queue::a_write_that_waited_longer_than_a_tombstone_is_new [QueuedKeepsStamp];
     "what is local": disks::a_local_row_never_leaves_the_node [LocalLeaves];

@@ -65,17 +65,17 @@ fn a_damaged_row_holds_up_neither_expiry_nor_streams_nor_the_feed() {
     };
     let (reply, _) = smol::block_on(store.submit(NOW, Request::Maintain(slice))).unwrap();
     assert!(matches!(reply, Reply::Maintained(done) if done.expired.len() == 1));
-    let read = |passes_damage, after| {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: Default::default(), passes_damage };
+    let read = |passes_upto, after| {
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: Default::default(), passes_upto };
         let Batch::Rows { rows, upto, closure, damaged, .. } = smol::block_on(store.read(stream)).unwrap() else {
             panic!("a bootstrap has no floor")
         };
         (rows.into_iter().map(|row| row.key.key).collect::<Vec<_>>(), upto, closure.is_some(), damaged)
     };
-    let (rows, upto, closes, damaged) = read(false, 0);
+    let (rows, upto, closes, damaged) = read(0, 0);
     assert_eq!((rows, upto, closes), (vec!["first".to_string()], 1, false), "it stops before the damaged row");
     assert_eq!(damaged.and_then(|damaged| damaged.key).map(|key| key.key).as_deref(), Some("bad"));
-    let (rows, _, closes, damaged) = read(true, 1);
+    let (rows, _, closes, damaged) = read(2, 1);
     assert_eq!((rows, closes, damaged), (vec!["last".to_string(), "past".to_string()], true, None));
     close(store);
 }
@@ -95,6 +95,7 @@ fn a_damaged_row_takes_what_a_peer_has_if_that_is_certain_and_keeps_its_identity
             rows: vec![row.clone()],
             vector: vector.clone(),
             known: opened.knowledge.vector.clone(),
+            highest: Vec::new(),
         })
     };
     let repair = |request| match smol::block_on(store.submit(NOW, request)).unwrap() {

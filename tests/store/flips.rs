@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const DOCUMENTS: usize = 10_000;
-/// The flags of a row become NULL: the check failed, and the row was called damage of an index for ever.
-const FOUND: [(usize, u8); 1] = [(702_273, 0x80)];
+/// The flags of a row become NULL: the check failed, and the row was called damage of an index for ever. A column of the table of
+/// rows kept aside gets another name: the check failed, and led to nothing.
+const FOUND: [(usize, u8); 2] = [(702_273, 0x80), (1819, 0x80)];
 /// Until a database must be whole again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -193,7 +194,13 @@ impl Place<'_> {
         let known = smol::block_on(store.knowledge()).map(|knowledge| knowledge.vector).unwrap_or_default();
         for keys in keys.chunks(32) {
             let found = smol::block_on(self.bench.peer.look(keys.to_vec())).unwrap();
-            let offer = Offer { keys: keys.to_vec(), rows: found.rows, vector: found.vector, known: known.clone() };
+            let offer = Offer {
+                keys: keys.to_vec(),
+                rows: found.rows,
+                vector: found.vector,
+                known: known.clone(),
+                highest: Vec::new(),
+            };
             let _ = smol::block_on(store.submit(NOW, Request::Repair(offer)));
         }
         if smol::block_on(store.incident()).is_some() {

@@ -69,7 +69,7 @@ pub(crate) fn keys(store: &Store, query: &Query) -> (Vec<String>, Option<String>
 pub(crate) fn stream(store: &Store) -> (Vec<Row>, Knowledge) {
     let (mut after, mut all) = (0, Vec::new());
     loop {
-        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_damage: false };
+        let stream = Stream { mode: Mode::Bootstrap, after, covers: VersionVector::new(), passes_upto: 0 };
         match smol::block_on(store.read(stream)).unwrap() {
             Batch::Rows { rows, upto, closure, knowledge, .. } => {
                 all.extend(rows);
@@ -132,7 +132,7 @@ pub(crate) fn follow_from(
     let receiver = smol::block_on(to.knowledge()).unwrap();
     loop {
         let covers = receiver.vector.clone();
-        let stream = Stream { mode: Mode::Increment, after, covers, passes_damage: false };
+        let stream = Stream { mode: Mode::Increment, after, covers, passes_upto: 0 };
         let Batch::Rows { rows, upto, closure, .. } = smol::block_on(from.read(stream)).unwrap() else {
             panic!("below the floor")
         };
@@ -143,7 +143,6 @@ pub(crate) fn follow_from(
             announced: sender.vector.clone(),
             mode: Mode::Increment,
             asked_as: receiver.replica,
-            gives_way: Vec::new(),
             follows,
             rows,
             upto,

@@ -14,13 +14,25 @@ fn ask(store: &Store, request: Request) -> (Reply, Knowledge) {
     smol::block_on(store.submit(NOW, request)).unwrap()
 }
 
-/// A node whose own rows had been sent, and which took the state of a peer that does not know them.
-fn with_rows_aside(name: &str, count: usize) -> Store {
+/// A node whose own rows had been sent.
+fn filled(name: &str, count: usize) -> Store {
     let (store, _) = open(&database(name));
     for chunk in (0..count).collect::<Vec<_>>().chunks(100) {
         write(&store, chunk.iter().map(|n| put(&format!("k{n:04}"), &format!("\"old {n}\""))).collect());
     }
     ask(&store, Request::MarkSent { upto: u64::MAX });
+    store
+}
+
+/// Which took the state of a peer that does not know them.
+fn with_rows_aside(name: &str, count: usize) -> Store {
+    let store = filled(name, count);
+    assert_eq!(take_state(&store).recovered, count as u64);
+    store
+}
+
+/// Takes the state of a peer that has one row.
+fn take_state(store: &Store) -> Knowledge {
     let (device, replica) = (DeviceId([9; 32]), ReplicaId::from_bits(PEER));
     let row = Row {
         key: RowKey::replicated("c", "k0000"),
@@ -33,14 +45,30 @@ fn with_rows_aside(name: &str, count: usize) -> Store {
     let starts = vec![StartToken { token: 1, seq: 0, tail: 0 }];
     let said = Said { replica, starts, tail: 1, vector: vector.clone(), same_process: false };
     let node_id = NodeId::new("peer").unwrap();
-    ask(&store, Request::Meet(Meeting { device, node_id, tracked: Some(true), said: Some(said) }));
-    ask(&store, Request::Stage { first: true, rows: vec![row] });
+    ask(store, Request::Meet(Meeting { device, node_id, tracked: Some(true), said: Some(said) }));
+    ask(store, Request::Stage { first: true, rows: vec![row] });
     let closure =
         Closure { vector, floor: VersionVector::new(), digest: 0, clean: true, hlc: Stamp::new(NOW.millis + 5, 0) };
     let origin = Origin { device, replica, upto: 1, closure };
-    let (_, knowledge) = ask(&store, Request::Bootstrap { origin, random: 3 });
-    assert_eq!(knowledge.recovered, count as u64);
-    store
+    ask(store, Request::Bootstrap { origin, random: 3 }).1
+}
+
+/// The peer gives a row.
+fn comes(store: &Store, late: Row) -> Knowledge {
+    let incoming = cbddc::replica::Incoming {
+        device: DeviceId([9; 32]),
+        replica: ReplicaId::from_bits(PEER),
+        announced: VersionVector::new(),
+        mode: cbddc::wire::Mode::Increment,
+        asked_as: stream(store).1.replica,
+        follows: None,
+        rows: vec![late],
+        upto: 2,
+        closure: None,
+    };
+    let (reply, knowledge) = ask(store, Request::Apply(incoming));
+    assert!(matches!(reply, Reply::Applied(cbddc::replica::Applied::Applied { .. })), "{reply:?}");
+    knowledge
 }
 
 /// Carries a decision out to its end; the sums, and how many transactions it took.
@@ -107,24 +135,32 @@ fn a_dropped_row_that_arrives_after_all_is_not_taken_for_deleted_here() {
     let rows = smol::block_on(store.recovered(0, 10)).unwrap();
     let late = rows.into_iter().filter_map(|(_, row)| row).find(|row| row.key.key == "k0001").unwrap();
     decide(&store, Choice::Drop, &[]);
-    let follows = None;
-    let incoming = cbddc::replica::Incoming {
-        device: DeviceId([9; 32]),
-        replica: ReplicaId::from_bits(PEER),
-        announced: VersionVector::new(),
-        mode: cbddc::wire::Mode::Increment,
-        asked_as: stream(&store).1.replica,
-        gives_way: Vec::new(),
-        follows,
-        rows: vec![late],
-        upto: 2,
-        closure: None,
-    };
-    let (reply, knowledge) = ask(&store, Request::Apply(incoming));
-    assert!(matches!(reply, Reply::Applied(cbddc::replica::Applied::Applied { .. })), "{reply:?}");
+    let knowledge = comes(&store, late);
     assert_eq!(get(&store, "k0001").as_deref(), Some("\"old 1\""));
     assert_eq!(knowledge.recovered, 0);
     close(store);
+}
+
+#[test]
+fn a_row_that_was_damaged_when_the_state_of_a_peer_was_taken_is_not_taken_for_deleted_here() {
+    let store = filled("recovered-unread", 2);
+    let late = stream(&store).0.into_iter().find(|row| row.key.key == "k0001").unwrap();
+    close(store);
+    let path = folder_of("recovered-unread");
+    let sqlite = rusqlite::Connection::open(&path).unwrap();
+    assert_eq!(sqlite.execute("UPDATE row_0 SET value = x'00' WHERE key = 'k0001'", ()).unwrap(), 1);
+    drop(sqlite);
+    let (store, _) = open(&path);
+    assert_eq!(take_state(&store).recovered, 1, "what can be read is kept aside");
+    comes(&store, late.clone());
+    assert_eq!(get(&store, "k0001").as_deref(), Some("\"old 1\""), "its absence was no delete");
+    // A row has stood there since: what is deleted now is deleted.
+    let traces = |at: &std::path::Path| -> i64 {
+        let sqlite = rusqlite::Connection::open(at).unwrap();
+        sqlite.query_row("SELECT count(*) FROM recovered WHERE key = 'k0001'", (), |row| row.get(0)).unwrap()
+    };
+    close(store);
+    assert_eq!(traces(&path), 0);
 }
 
 fn folder_of(name: &str) -> std::path::PathBuf {

@@ -79,7 +79,6 @@ impl Script {
                     announced,
                     mode,
                     asked_as: knowledge.replica,
-                    gives_way: Vec::new(),
                     follows: None,
                     rows,
                     upto: self.cursor,
@@ -147,7 +146,7 @@ fn sqlite_and_a_map_in_memory_agree_on_every_answer() {
             for (story, answer, expected) in waiting {
                 assert!(smol::block_on(answer).unwrap() == expected, "{story}");
             }
-            let stream = |mode| Stream { mode, after: 3, covers: model.knowledge.floor.clone(), passes_damage: false };
+            let stream = |mode| Stream { mode, after: 3, covers: model.knowledge.floor.clone(), passes_upto: 0 };
             for stream in [stream(Mode::Bootstrap), stream(Mode::Increment)] {
                 assert!(smol::block_on(store.read(stream.clone())).unwrap() == read(&mut model, &stream).unwrap());
             }

@@ -171,6 +171,37 @@ fn equal_vectors_and_digests_at_first_contact_need_no_scan() {
     assert!(matches!(&pulls(&outputs)[..], [(1, pull)] if pull.after == 70), "{outputs:?}");
 }
 
+/// A minute in which the peer says every second what it covers; the streams that it is asked for.
+fn a_minute_of(desk: &mut Desk, vector: &VersionVector) -> Vec<Pull> {
+    let mut asked = Vec::new();
+    for _ in 0..60 {
+        let said = Message::Confirm(Confirm { stream: 0, upto: 0, vector: vector.clone(), relayed: Vec::new() });
+        let outputs = [desk.say(1, said), desk.wait(1_000)].concat();
+        asked.extend(pulls(&outputs).into_iter().map(|(_, pull)| pull));
+    }
+    asked
+}
+
+#[test]
+fn a_peer_that_came_to_cover_the_same_by_way_of_others_is_asked_for_its_digest() {
+    let mut desk = Desk::new();
+    let stream = pulls(&desk.meet(1, hello(2)))[0].1.stream;
+    let ticket = applies(&desk.say(1, changes(stream, 2, 1, true)))[0];
+    desk.knowledge.vector.join(&covering(&[(2, 1)]));
+    desk.stored(ticket, applied());
+    desk.write(4);
+    let vector = desk.knowledge.vector.clone();
+    assert!(matches!(&a_minute_of(&mut desk, &covering(&[(2, 1)]))[..], []), "it does not cover the same");
+    let asked = a_minute_of(&mut desk, &vector);
+    assert!(matches!(&asked[0], pull if pull.mode == Mode::Increment), "{asked:?}");
+    let closure = crate::wire::Closure { vector: vector.clone(), ..closure_of(2, 1) };
+    let said = Changes { stream: asked.last().unwrap().stream, rows: Vec::new(), upto: 1, closure: Some(closure) };
+    let ticket = applies(&desk.say(1, Message::Changes(said)))[0];
+    let equal = Applied::Applied { changed: Vec::new(), system: false, alarm: false, equal: true };
+    desk.stored(ticket, Reply::Applied(equal));
+    assert!(a_minute_of(&mut desk, &vector).is_empty(), "they have compared");
+}
+
 #[test]
 fn a_difference_under_equal_vectors_is_an_alarm_and_a_reconciliation() {
     let mut desk = Desk::new();

@@ -53,7 +53,7 @@ impl Run {
     fn stream(&mut self, from: usize, mode: Mode, after: u64) -> Result<Option<Batch>, String> {
         let covers = self.known(1 - from).vector;
         let Some(store) = self.nodes[from].store.clone() else { return Ok(None) };
-        match smol::block_on(store.read(Stream { mode, after, covers, passes_damage: false })) {
+        match smol::block_on(store.read(Stream { mode, after, covers, passes_upto: 0 })) {
             Ok(batch) => Ok(Some(batch)),
             Err(_) if self.nodes[from].is_dead() || self.nodes[from].bed.lock().failed > 0 => Ok(None),
             Err(error) => Err(format!("reading a stream: {error}")),
@@ -92,7 +92,6 @@ impl Run {
                 announced: knowledge.vector.clone(),
                 mode: Mode::Increment,
                 asked_as,
-                gives_way: Vec::new(),
                 follows,
                 rows,
                 upto,

@@ -100,12 +100,8 @@ impl World {
             Some(at) => {
                 self.tally.count("bootstrap begun");
                 self.nodes[ends[at]].bootstrapping = true;
-                ways[1 - at].stream = Some(Stream {
-                    mode: Mode::Bootstrap,
-                    after: 0,
-                    covers: hellos[at].vector.clone(),
-                    passes_damage: false,
-                });
+                ways[1 - at].stream =
+                    Some(Stream { mode: Mode::Bootstrap, after: 0, covers: hellos[at].vector.clone(), passes_upto: 0 });
             }
             None => {
                 let same = hellos[0].vector == hellos[1].vector && hellos[0].clean && hellos[1].clean;
@@ -120,7 +116,7 @@ impl World {
                         mode: Mode::Increment,
                         after,
                         covers: hellos[1 - from].vector.clone(),
-                        passes_damage: false,
+                        passes_upto: 0,
                     });
                 }
             }

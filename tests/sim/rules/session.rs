@@ -223,18 +223,8 @@ impl World {
                 if !text.is_empty() || !self.settling {
                     self.say(|| format!("n{sender} -> n{receiver}: {text:?} upto {upto}{closes}"));
                 }
-                let incoming = Incoming {
-                    device,
-                    replica: life,
-                    announced,
-                    mode,
-                    asked_as,
-                    follows: None,
-                    rows,
-                    upto,
-                    closure,
-                    gives_way: Vec::new(),
-                };
+                let incoming =
+                    Incoming { device, replica: life, announced, mode, asked_as, follows: None, rows, upto, closure };
                 let Reply::Applied(applied) = self.run(receiver, Request::Apply(incoming))? else {
                     return Err("reply: not Applied".into());
                 };
@@ -257,7 +247,7 @@ impl World {
                     way.queue.clear();
                     way.closed_at = None;
                     let covers = way.stream.as_ref().map(|stream| stream.covers.clone()).unwrap_or_default();
-                    way.stream = Some(Stream { mode: Mode::Reconcile, after: 0, covers, passes_damage: false });
+                    way.stream = Some(Stream { mode: Mode::Reconcile, after: 0, covers, passes_upto: 0 });
                 }
                 Ok(true)
             }

@@ -233,7 +233,11 @@ impl Site {
         let table = &self.hosts[at].table;
         let elsewhere = |row: &Row| {
             let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
-            others.any(|(_, host)| host.table.readable(&row.key).is_some_and(|there| there.rank() >= row.rank()))
+            others.any(|(_, host)| {
+                let known = host.table.knowledge.vector.covers(row.dot);
+                let there = host.table.readable(&row.key);
+                there.is_some_and(|there| there.dot == row.dot || (known && there.rank() >= row.rank()))
+            })
         };
         let fit = |(row, head): &&(Rc<Row>, Head)| {
             let whole = !row.is_local() && !table.damaged.contains_key(&head.local_seq);
@@ -246,12 +250,11 @@ impl Site {
         self.hosts[at].table.rot(&key, |head| {
             if garbled {
                 head.stamp = Stamp::new(head.stamp.millis().saturating_add(1_000).saturating_sub(shift), 0);
-                let seq = (head.dot.seq ^ 1).max(1);
-                // One that nobody covers keeps the digests from being compared until it is mended; either is seen.
-                head.dot.seq = if vector.of(head.dot.origin) >= seq { seq } else { head.dot.seq };
+                // One that nobody covers: what looks like a row that the receiver has is passed over unseen until somebody
+                // reads it, and then the digests mend it.
+                head.dot.seq = vector.of(head.dot.origin) + 1 + shift % 3;
             }
         });
-        self.judge.ledger.note_rot(&key);
         self.say(|| format!("n{at}: {} rots, garbled {garbled}", key.key));
         let delay = self.rng.u64(..800);
         self.after(delay, Event::Met { host: at });

@@ -226,8 +226,7 @@ impl Site {
         self.tally.count(count);
         self.say(|| format!("n{at}: {event:?}"));
         let forks = matches!(event, Said::DigestsDiffer { .. } | Said::Forked { .. } | Said::DeviceCloned);
-        let rot = matches!(event, Said::DigestsDiffer { .. }) && self.judge.ledger.any_rot();
-        if forks && !rot && !self.judge.ledger.any_fork() {
+        if forks && !self.judge.ledger.any_fork() {
             let known = self.hosts.iter().map(|host| {
                 let known = &host.table.knowledge;
                 let members = host.table.members.values().map(|m| (m.node_id.as_str(), m.heard, m.cursor, &m.tokens));

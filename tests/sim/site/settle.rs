@@ -3,6 +3,7 @@
 use super::faults::Fault;
 use super::{Event, Outcome, START, Site};
 use crate::ledger::show;
+use cbddc::proto::Client;
 use cbddc::row::{Row, RowKey, Scope};
 use cbddc::time::Millis;
 use std::rc::Rc;
@@ -53,15 +54,7 @@ impl Site {
         let mut state = Vec::new();
         for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
             let damaged = host.engine.as_ref().map(|engine| engine.damaged());
-            let clean = {
-                let mut table = host.table.clone();
-                table.knowledge.clone().is_clean(&mut table)
-            };
-            let (up, idle) = (host.engine.is_some(), host.is_idle());
-            state.push(format!(
-                "n{at}: up {up} idle {idle} clean {clean:?} damaged {damaged:?} {:?}",
-                host.table.damaged
-            ));
+            state.push(format!("n{at}: up {} idle {} damaged {damaged:?}", host.engine.is_some(), host.is_idle()));
         }
         for (at, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
             let rows: Vec<String> = host.table.rows.rows.values().map(|(row, _)| show(row)).collect();
@@ -93,8 +86,20 @@ impl Site {
         };
         self.must_change.iter().find(still).map(|(at, ..)| *at)
     }
-    /// Whatever is damaged is met by somebody; what nobody has any more is written anew by whoever needs it.
+    /// Whatever is damaged is met by somebody; what nobody has any more is written anew by whoever needs it. Who is dead is not
+    /// waited for.
     fn mend_by_hand(&mut self) -> Outcome {
+        let hurt = |host: &super::Host| !host.dead && host.engine.is_some() && !host.table.damaged.is_empty();
+        if let Some(at) = self.hosts.iter().position(hurt) {
+            let dead = self.hosts.iter().filter(|host| host.dead).map(|host| host.device);
+            for device in dead.collect::<Vec<_>>() {
+                let tracked =
+                    self.hosts[at].engine.iter().flat_map(|engine| engine.peers(self.hosts[at].now(self.time)));
+                if tracked.into_iter().any(|peer| peer.device == device && peer.tracked) {
+                    self.ask(at, Client::Untrack(device))?;
+                }
+            }
+        }
         for at in 0..self.hosts.len() {
             if self.hosts[at].dead || self.hosts[at].table.damaged.is_empty() {
                 continue;

@@ -111,10 +111,8 @@ impl Replica {
         self.meet(to);
         let after = if mode == Mode::Increment { to.table.members[&self.device].cursor } else { 0 };
         let announced = self.table.knowledge.vector.clone();
-        let Ok(batch) = read(
-            &mut self.table,
-            &Stream { mode, after, covers: to.table.knowledge.vector.clone(), passes_damage: false },
-        );
+        let Ok(batch) =
+            read(&mut self.table, &Stream { mode, after, covers: to.table.knowledge.vector.clone(), passes_upto: 0 });
         let Batch::Rows { mut rows, mut upto, mut closure, own, .. } = batch else { return None };
         if rows.len() > most {
             rows.truncate(most);
@@ -131,8 +129,7 @@ impl Replica {
         let Parcel { mode, rows, upto, closure, announced, asked_as } = parcel;
         let replica = from.table.knowledge.replica;
         let (device, follows) = (from.device, None);
-        let gives_way = Vec::new();
-        let incoming = Incoming { device, replica, announced, mode, asked_as, follows, rows, upto, closure, gives_way };
+        let incoming = Incoming { device, replica, announced, mode, asked_as, follows, rows, upto, closure };
         match self.run(Request::Apply(incoming)) {
             Reply::Applied(applied) => applied,
             other => panic!("{other:?}"),
