@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn the_journal_gets_priorities() {
-        assert!(render(LogFormat::Text, true, NOW, LogLevel::Critical, "m").starts_with("<2>2026"));
+        let starts = LogLevel::ALL.map(|level| render(LogFormat::Text, true, NOW, level, "m")[..5].to_string());
+        assert_eq!(starts, ["<7>20", "<7>20", "<6>20", "<4>20", "<3>20", "<2>20"], "from Trace to Critical");
         assert!(render(LogFormat::Json, true, NOW, LogLevel::Trace, "m").starts_with("<7>{"));
     }
 

@@ -216,6 +216,50 @@ mod tests {
     }
 
     #[test]
+    fn damage_is_counted_whatever_read_meets_it_first() {
+        use crate::{Config, Node};
+        for read in ["one key", "a list", "several keys"] {
+            let folder = std::env::temp_dir().join(format!("cbddc-met-{}-{}", std::process::id(), read.len()));
+            let config = Config::builder().data_directory(&folder).tcp_port(0).discovery(false).http_address(None);
+            let config = config.build().expect("a configuration");
+            let executor = Rc::new(smol::LocalExecutor::new());
+            smol::block_on(executor.run(async {
+                let start = || Node::start(executor.clone(), config.clone());
+                let node = start().await.expect("it starts");
+                node.collection("c").put("k", "precious-cargo").await.expect("it is stored");
+                node.shutdown().await.expect("nothing waits");
+                let file = folder.join("cbddc.db");
+                let mut bytes = std::fs::read(&file).expect("the database is there");
+                let at = bytes.windows(14).position(|window| window == b"precious-cargo").expect("it is in it");
+                bytes[at] ^= 2;
+                std::fs::write(&file, bytes).expect("it can be written");
+
+                let node = start().await.expect("it starts");
+                match read {
+                    "one key" => drop(node.collection("c").get_bytes("k").await.expect_err("it is damaged")),
+                    "a list" => {
+                        let page = node.collection("c").list(&Default::default()).await.expect("a page");
+                        assert_eq!(page.damaged, ["k"]);
+                    }
+                    _ => {
+                        let page = node.shell.get_many("c", &["k".to_string()]).await.expect("a page");
+                        assert_eq!(page.damaged, ["k"]);
+                    }
+                }
+                let damage = &node.shell.damage;
+                while damage.found() == 0 {
+                    // The scrub would find it, too, later.
+                    assert_eq!(damage.scrubbed(), 0, "{read} met damage that is not counted");
+                    Timer::after(Duration::from_millis(5)).await;
+                }
+                assert_eq!(damage.documents(), [("c".to_string(), "k".to_string())]);
+                node.shutdown().await.expect("nothing waits");
+            }));
+            std::fs::remove_dir_all(&folder).expect("the folder is there");
+        }
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let known = Known::default();
         assert!((0..2 * KNOWN_MAX as u64).filter(|seq| known.note(&finding(*seq))).count() == KNOWN_MAX);

@@ -25,13 +25,15 @@ fn runs(interpreter: &str, program: &str) {
     let node = node.started();
     // A second time: the counter goes on, what is there is read back.
     for round in 1..=2 {
-        let ran = Command::new(interpreter)
+        // An example that waits for what never comes is ended, and has failed.
+        let ran = Command::new("timeout")
+            .args(["120", interpreter])
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(program))
             .arg(format!("http://{}", node.http()))
             .env("CBDDC_TOKEN", "s3cret-token-42")
             .output()
             .unwrap();
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{}: {}", ran.status, String::from_utf8_lossy(&ran.stderr));
         assert_eq!(String::from_utf8_lossy(&ran.stdout), SAID);
         let count = String::from_utf8(node.says(&["get", "counters", "readings"])).unwrap();
         assert_eq!(count.trim(), (25 * round).to_string());
