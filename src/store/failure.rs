@@ -36,14 +36,11 @@ impl Failure {
         match self {
             Failure::Error(error) => matches!(error, Error::DatabaseCorruption { .. }),
             Failure::Sqlite(error) if super::codec::is_unreadable(error) => true,
+            // Statements are ours and fixed: where one cannot be compiled, the schema is not the one that it was written for.
+            Failure::Sqlite(error @ rusqlite::Error::SqlInputError { .. }) => speaks_of_schema(error),
             Failure::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
-                Some(ErrorCode::Unknown) => {
-                    let said = format!("{error}");
-                    ["no such ", "malformed", "no query solution", "unsupported file format", "encoding"]
-                        .iter()
-                        .any(|words| said.contains(words))
-                }
+                Some(ErrorCode::Unknown) => speaks_of_schema(error),
                 _ => matches!(error, rusqlite::Error::QueryReturnedNoRows),
             },
         }
@@ -73,6 +70,13 @@ impl Failure {
             Failure::Sqlite(error) => sqlite(error, doing, path),
         }
     }
+}
+
+fn speaks_of_schema(error: &rusqlite::Error) -> bool {
+    let said = format!("{error}");
+    ["no such ", "malformed", "no query solution", "unsupported file format", "encoding"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 /// The error for a caller whose commit may or may not have happened.
