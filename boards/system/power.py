@@ -3,16 +3,22 @@
 import json
 import os
 import random
+import shutil
 import threading
 import time
+from pathlib import Path
 
+from .base import TOP
 from .node import GONE
-from .say import check, say
-from .site import Site, install_node, new_key, package
+from .say import Failure, check, run, say
+from .site import PACKAGES, Site, install_node, new_key, package
 
 ROUNDS = int(os.environ.get("CBDDC_POWER_ROUNDS", "10"))
 SEED = int(os.environ.get("CBDDC_POWER_SEED", str(int(time.time()))))
 WRITERS = 4
+# A node that does not sync loses something at the first cut or the second.
+WEAK_ROUNDS_MAX = 5
+TARGETS = {"arm64": "aarch64-unknown-linux-musl", "armhf": "armv7-unknown-linux-musleabihf", "amd64": "x86_64-unknown-linux-musl"}
 PATIENCE = 300
 # Fewer than these in a round would prove little on a slow machine.
 ACKNOWLEDGED_MIN = 20
@@ -106,3 +112,31 @@ def power(arch="arm64", count=None):
         status = board.api.json("/health")
         check(status["entries"]["storage"]["status"] == "Healthy", f"storage is not well after the cuts: {status}")
     say(f"{count} power cuts, no acknowledged write lost, every boot served")
+
+
+def weak_program(arch):
+    """The node with planted bugs that can be switched on; the build of everybody else's node is not touched by it."""
+    made = PACKAGES / f"cbddc-weak-{arch}"
+    binary = TARGETS[arch]
+    run(str(TOP / "cross/build"), binary, "--features", "mutants", timeout=3600)
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / binary / "dist/cbddc", made)
+    return made
+
+
+def weak(arch="arm64"):
+    """The same with nodes that sync too little: the cuts must find them out, or they prove nothing."""
+    program = weak_program(arch)
+    for mutant in ("SynchronousNormal", "SynchronousOff"):
+        with Site(f"weak-{mutant.lower()}", [package(arch), program]) as site:
+            board = site.board("weak", arch).boot()
+            install_node(board, new_key(), Network={"EnableDiscovery": False})
+            board.write("/etc/systemd/system/cbddc.service.d/weak.conf", f"[Service]\nEnvironment=CBDDC_MUTANT={mutant}\n")
+            board.do(f"systemctl stop cbddc && install /media/packages/{program.name} /usr/bin/cbddc && systemctl daemon-reload && systemctl start cbddc && sync")
+            board.api.until_it_serves(PATIENCE)
+            for missing in rounds(site, board, WEAK_ROUNDS_MAX, random.Random(SEED)):
+                if missing:
+                    say(f"{mutant}: {len(missing)} acknowledged writes lost, as it must be")
+                    break
+            else:
+                raise Failure(f"{mutant} lost nothing in {WEAK_ROUNDS_MAX} cuts: these cuts prove nothing")

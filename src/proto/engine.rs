@@ -14,7 +14,9 @@ use super::site::Site;
 use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
 use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONE_BYTES_MAX, TOMBSTONES_MAX};
 use crate::mutants::{Mutant, planted};
-use crate::replica::{Knowledge, Members as Remembered, Origin, Precondition, Reply, Request, Retention, Write};
+use crate::replica::{
+    Knowledge, Members as Remembered, Origin, Precondition, Refused, Reply, Request, Retention, Write, Written,
+};
 use crate::row::{Body, Row, RowKey, Scope};
 use crate::time::Millis;
 use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION};
@@ -45,11 +47,28 @@ impl core::error::Error for Undrained {}
 /// What a request to storage was for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pending {
-    Client { client: u64, system: bool },
-    Meet { link: LinkId },
+    /// With the keys that it writes, where anything is damaged.
+    Client {
+        client: u64,
+        system: bool,
+        keys: Vec<RowKey>,
+    },
+    Meet {
+        link: LinkId,
+    },
     HeardOf,
-    Apply { link: LinkId, stream: u32, upto: LocalSeq, closed: bool },
-    Stage { link: LinkId, stream: u32, upto: LocalSeq, closes: bool },
+    Apply {
+        link: LinkId,
+        stream: u32,
+        upto: LocalSeq,
+        closed: bool,
+    },
+    Stage {
+        link: LinkId,
+        stream: u32,
+        upto: LocalSeq,
+        closes: bool,
+    },
     Bootstrap,
     MarkSent,
     Noted,
@@ -57,7 +76,10 @@ pub(super) enum Pending {
     Fork,
     Records,
     Own,
-    Repair { device: DeviceId, keys: Vec<RowKey> },
+    Repair {
+        device: DeviceId,
+        keys: Vec<RowKey>,
+    },
 }
 
 /// One node's state machines.
@@ -291,7 +313,7 @@ impl Engine {
             Client::Write(writes) => writes,
             Client::Decide(decision) => {
                 let request = Request::Decide { decision, sending };
-                return self.store(now, Pending::Client { client, system: true }, request);
+                return self.store(now, Pending::Client { client, system: true, keys: Vec::new() }, request);
             }
             Client::Untrack(device) => match name(&device) {
                 Some(node_id) => alloc::vec![record(device, Standing::Untracked, node_id)],
@@ -312,8 +334,7 @@ impl Engine {
         let system = writes.iter().any(|write| write.key.scope == Scope::System);
         let keys: Vec<RowKey> =
             if self.repairs.is_empty() { Vec::new() } else { writes.iter().map(|w| w.key.clone()).collect() };
-        self.store(now, Pending::Client { client, system }, Request::Write { writes, sending });
-        self.overwritten(now, keys.iter());
+        self.store(now, Pending::Client { client, system, keys }, Request::Write { writes, sending });
     }
 
     /// Storage's answers that concern no session; those of sessions are in `sync`.
@@ -327,10 +348,12 @@ impl Engine {
             self.learn(now, knowledge);
         }
         match (pending, reply) {
-            (Pending::Client { client, system }, result) => {
+            (Pending::Client { client, system, keys }, result) => {
                 if let Ok(Reply::Written(written)) = &result
                     && written.iter().any(|one| one.is_ok_and(|written| written.changed))
                 {
+                    let changed = |(_, one): &(_, &Result<Written, Refused>)| one.is_ok_and(|written| written.changed);
+                    self.overwritten(now, keys.iter().zip(written).filter(changed).map(|(key, _)| key));
                     self.own_rows_stored(now);
                 }
                 if let Ok(Reply::Decided(done)) = &result

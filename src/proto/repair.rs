@@ -20,11 +20,15 @@ const FETCH_MS: Millis = 10_000;
 const AGAIN_MS: Millis = 2_000;
 /// But not later than this.
 const AGAIN_MAX_MS: Millis = 600_000;
+/// A member that cannot be asked, since it is away or has no link to this node, is waited for so long.
+const GIVE_UP_MS: Millis = 3_600_000;
 
 /// What is known to be damaged.
 #[derive(Default)]
 pub(super) struct Repairs {
     rows: BTreeMap<RowKey, Wanted>,
+    /// More are damaged: their names are, too, or they are too many. A stream does not close beyond them in this life.
+    unknown: bool,
     /// What was covered when the last of them was found.
     known: VersionVector,
     again_at: Option<Millis>,
@@ -36,12 +40,13 @@ pub(super) struct Repairs {
 
 struct Wanted {
     local_seq: LocalSeq,
+    found_at: Millis,
+    /// It was covered by what was known then.
+    covered: bool,
     /// Who was asked of late and had nothing certain.
     without: BTreeSet<DeviceId>,
-    /// Who has ever answered.
-    answered: BTreeSet<DeviceId>,
-    /// The highest row that any of them had, and who has it.
-    highest: Option<(Stamp, ReplicaId, DeviceId)>,
+    /// What each has answered at last: the rank of its row, if it has one.
+    offers: BTreeMap<DeviceId, Option<(Stamp, ReplicaId)>>,
 }
 
 /// A question to a peer that is not answered yet.
@@ -53,7 +58,7 @@ pub(super) struct Fetching {
 
 impl Repairs {
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && !self.unknown
     }
     pub(super) fn deadline(&self) -> Option<Millis> {
         self.again_at
@@ -87,11 +92,26 @@ impl Engine {
 
     /// Whether every member has said what it has at each damaged key, and none has anything: then nobody has what could be
     /// lost by a closure beyond.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.repairs.rows.values().all(|wanted| wanted.highest.is_none() && self.has_been_answered(wanted))
+    pub(super) fn is_given_up(&self, now: Now) -> bool {
+        let given_up = |wanted: &Wanted| self.has_been_answered(now, wanted) && self.highest(wanted).is_none();
+        !self.repairs.unknown && self.repairs.rows.values().all(given_up)
     }
-    fn has_been_answered(&self, wanted: &Wanted) -> bool {
-        self.members.tracked().all(|(device, _)| wanted.answered.contains(device))
+    /// Who cannot be asked is waited for so long, and no longer.
+    fn has_been_answered(&self, now: Now, wanted: &Wanted) -> bool {
+        let late = now.mono >= wanted.found_at + GIVE_UP_MS;
+        let has = |device: &DeviceId| wanted.offers.contains_key(device);
+        self.members.tracked().all(|(device, _)| has(device) || (late && !self.is_linked(device)))
+    }
+    /// The highest rank that anybody offers who may be asked again.
+    fn highest(&self, wanted: &Wanted) -> Option<(Stamp, ReplicaId)> {
+        let offers = wanted.offers.iter().filter(|(device, _)| self.is_linked(device) || self.is_tracked(device));
+        offers.filter_map(|(_, offer)| *offer).max()
+    }
+    fn is_linked(&self, device: &DeviceId) -> bool {
+        self.sessions.values().any(|session| session.device == *device && session.met().is_some())
+    }
+    fn is_tracked(&self, device: &DeviceId) -> bool {
+        self.members.tracked().any(|(tracked, _)| tracked == device)
     }
 
     /// A row of a peer belongs where a damaged one stands: it may be what is looked for.
@@ -107,21 +127,26 @@ impl Engine {
 
     /// A damaged row was found. What never leaves the node nobody else can have. Says whether peers are asked for it.
     pub(super) fn found_damaged(&mut self, now: Now, damaged: Damaged) -> bool {
-        let Damaged { local_seq, key: Some(key) } = damaged else { return false };
+        let Damaged { local_seq, key: Some(key) } = damaged else {
+            self.repairs.unknown = true;
+            return false;
+        };
         // One that is not known of yet is found again.
         if key.scope == Scope::Local || local_seq > self.knowledge.tail {
             return false;
         }
+        let covered = local_seq <= self.knowledge.covered_upto;
         let repairs = &mut self.repairs;
         if repairs.rows.get(&key).is_some_and(|wanted| wanted.local_seq == local_seq) {
             return true;
         }
         if repairs.rows.len() >= DAMAGED_MAX {
+            repairs.unknown = true;
             return false;
         }
-        repairs
-            .rows
-            .insert(key, Wanted { local_seq, without: BTreeSet::new(), answered: BTreeSet::new(), highest: None });
+        let (without, offers) = Default::default();
+        let wanted = Wanted { local_seq, found_at: now.mono, covered, without, offers };
+        repairs.rows.insert(key, wanted);
         repairs.known.join(&self.knowledge.vector);
         repairs.turns = 0;
         repairs.again_at = Some(now.mono + AGAIN_MS);
@@ -155,7 +180,7 @@ impl Engine {
     /// A stream that stood before a damaged row goes on, since its receiver was asked. A bootstrap does not: what is passed
     /// over there would be gone from its receiver, so it waits until everybody was.
     fn go_on_behind(&mut self, now: Now, link: LinkId) {
-        let given_up = self.is_given_up();
+        let given_up = self.is_given_up(now);
         let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else { return };
         let Some(at) = out.stopped.filter(|_| given_up || out.mode != Mode::Bootstrap || out.closures > 0) else {
             return;
@@ -182,7 +207,9 @@ impl Engine {
     pub(super) fn looked(&mut self, ticket: Ticket, result: Result<Found, StoreFault>) {
         let Some((link, nonce)) = self.repairs.looking.remove(&ticket) else { return };
         let Ok(Found { rows, looked, vector }) = result else { return };
-        // Nothing can be said about the first yet: it is asked for again.
+        // Nothing can be said about the first yet, and it is asked for again; but whose state is about to be taken gets to know
+        // of it only after that.
+        let looked = if self.bootstrapping == Some(link) { looked.max(1) } else { looked };
         if looked > 0 && self.sessions.contains_key(&link) {
             let looked = u32::try_from(looked).unwrap_or(u32::MAX);
             self.send(link, Message::Fetched(Fetched { nonce, looked, rows, vector }));
@@ -198,8 +225,10 @@ impl Engine {
         let rows: Vec<Row> = fetched.rows.into_iter().filter(|row| keys.contains(&row.key)).collect();
         let device = session.device;
         let highest = self.compare_offers(now, device, &keys, &rows);
+        let wanted = |key: &&RowKey| self.repairs.rows.get(*key).is_some_and(|wanted| wanted.covered);
+        let covered = keys.iter().filter(wanted).cloned().collect();
         let known = self.repairs.known.clone();
-        let offer = Offer { keys: keys.clone(), rows, vector: fetched.vector, known, highest };
+        let offer = Offer { keys: keys.clone(), rows, vector: fetched.vector, known, covered, highest };
         self.store(now, Pending::Repair { device, keys }, Request::Repair(offer));
     }
 
@@ -208,19 +237,18 @@ impl Engine {
         let mut highest = Vec::new();
         for key in keys {
             let Some(wanted) = self.repairs.rows.get_mut(key) else { continue };
-            let offered = rows.iter().find(|row| row.key == *key).map(|row| (row.stamp, row.dot.origin, device));
-            let own = wanted.highest.is_some_and(|(.., of)| of == device);
-            wanted.highest = if own { offered } else { wanted.highest.max(offered) };
-            let news = wanted.answered.insert(device);
+            let offer = rows.iter().find(|row| row.key == *key).map(|row| (row.stamp, row.dot.origin));
+            let news = wanted.offers.insert(device, offer).is_none();
             let wanted = &self.repairs.rows[key];
-            if !self.has_been_answered(wanted) {
+            let best = self.highest(wanted);
+            if best.is_none() || !self.has_been_answered(now, wanted) {
                 continue;
             }
-            match wanted.highest {
-                Some((.., of)) if of == device => highest.push(key.clone()),
-                // It is asked for again.
-                Some(_) if news => self.repairs.again_at = Some(now.mono + AGAIN_MS),
-                _ => {}
+            if best == offer {
+                highest.push(key.clone());
+            } else if news {
+                // Who has it is asked again.
+                self.repairs.again_at = Some(now.mono + AGAIN_MS);
             }
         }
         highest
@@ -233,10 +261,10 @@ impl Engine {
         keys: &[RowKey],
         result: Result<Repaired, StoreFault>,
     ) {
-        let Repaired { mended, left } = result.unwrap_or_default();
-        mended.iter().for_each(|key| drop(self.repairs.rows.remove(key)));
+        let Repaired { mended, left, gone } = result.unwrap_or_default();
+        mended.iter().chain(&gone).for_each(|key| drop(self.repairs.rows.remove(key)));
         self.repairs.without(&left, device);
-        if mended.is_empty() && left.is_empty() {
+        if mended.is_empty() && left.is_empty() && gone.is_empty() {
             // The disk could not do it: the same is asked for again, later.
             self.repairs.without(keys, device);
         }
@@ -246,20 +274,24 @@ impl Engine {
             self.event(Event::Mended { keys: mended });
             self.rows_relayed(now);
         }
-        self.close_again();
+        self.close_again(now);
         self.fetch_all(now);
         self.own_rows_stored(now);
     }
 
     /// Where nothing is damaged any more, or what is was given up, streams may close again; and digests may be compared:
     /// whoever was told that they may not hears so.
-    fn close_again(&mut self) {
+    fn close_again(&mut self, now: Now) {
         let whole = self.repairs.is_empty();
-        let given_up = self.is_given_up();
+        let given_up = self.is_given_up(now);
         if whole {
             self.repairs.again_at = None;
         }
         for out in self.sessions.values_mut().filter_map(|session| session.outgoing.as_mut()) {
+            if whole {
+                // What is being read was asked for while a row could not be: it may be passed over in that.
+                (out.reading, out.hole, out.passes_upto) = (None, None, 0);
+            }
             if whole || (given_up && out.hole.is_some()) {
                 (out.closed_at, out.say_closure) = (None, true);
             }
@@ -273,7 +305,7 @@ impl Engine {
             keys.for_each(|key| drop(self.repairs.rows.remove(key)));
         }
         if self.repairs.rows.len() < before {
-            self.close_again();
+            self.close_again(now);
             self.fetch_all(now);
             self.own_rows_stored(now);
         }

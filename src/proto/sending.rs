@@ -106,7 +106,7 @@ impl Engine {
                 if !planted(Mutant::BatchOvertakes) {
                     self.learn(now, knowledge.clone());
                 }
-                let given_up = self.is_given_up();
+                let given_up = self.is_given_up(now);
                 let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else {
                     return;
                 };
@@ -135,9 +135,12 @@ impl Engine {
                 if stopped.is_some() && asked {
                     self.fetch(now, link);
                 } else if let Some(at) = stopped {
-                    // Nobody can be asked for it.
-                    if let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) {
+                    // Nobody can be asked for it, as for a row that is gone again. A bootstrap stays before it.
+                    if let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut())
+                        && (out.mode != Mode::Bootstrap || out.closures > 0)
+                    {
                         (out.stopped, out.passes_upto) = (None, out.passes_upto.max(at));
+                        out.hole.get_or_insert(at.saturating_sub(1));
                     }
                     self.pump(now, link);
                 }

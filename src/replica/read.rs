@@ -60,7 +60,7 @@ impl Stream {
             return Ok(Batch::BelowFloor { knowledge });
         }
         let (mut rows, mut bytes, mut seen, mut upto, mut cut) = (Vec::new(), 0, 0, self.after, false);
-        let own_replica = knowledge.replica;
+        let (own_replica, own_seq) = (knowledge.replica, knowledge.seq);
         let mut own = 0;
         let taken = core::cell::Cell::new(0usize);
         let passes = |at: LocalSeq| at <= self.passes_upto || planted(Mutant::StreamPassesDamage);
@@ -80,7 +80,8 @@ impl Stream {
                     return Want::Skip;
                 }
                 if head.dot.origin == own_replica {
-                    own = own.max(head.dot.seq);
+                    // A damaged head may name any number.
+                    own = own.max(head.dot.seq.min(own_seq));
                 }
                 Want::Take
             },

@@ -41,8 +41,10 @@ pub struct Offer {
     pub rows: Vec<Row>,
     /// What it covers.
     pub vector: VersionVector,
-    /// What was covered here when the damage was found: the damaged rows are among that.
+    /// What was covered here when the damage was found.
     pub known: VersionVector,
+    /// The damaged rows of these keys are among that.
+    pub covered: Vec<RowKey>,
     /// At these keys every member has said what it has, and this peer's row is the highest: if anybody has the damaged
     /// write or a later one, it is that.
     pub highest: Vec<RowKey>,
@@ -55,6 +57,8 @@ pub struct Repaired {
     pub mended: Vec<RowKey>,
     /// Keys whose rows are damaged still: the peer has none, or one that may be older.
     pub left: Vec<RowKey>,
+    /// Keys at which nothing stands any more.
+    pub gone: Vec<RowKey>,
 }
 
 /// Looks up what this node has at some keys, up to the first one with a row of its own that counts as never sent: that is on
@@ -89,16 +93,17 @@ impl Knowledge {
     /// The store's.
     pub fn repair<T: Table>(&mut self, table: &mut T, offer: Offer) -> Result<Repaired, T::Error> {
         let mut done = Repaired::default();
-        let Offer { keys, rows, vector, known, highest } = offer;
+        let Offer { keys, rows, vector, known, covered, highest } = offer;
         let knows_all = vector.includes(&known);
         for key in keys {
             let offered = rows.iter().find(|row| row.key == key);
             let Some(head) = table.head(Area::Rows, &key)? else {
-                done.left.push(key);
+                done.gone.push(key);
                 continue;
             };
-            let highest = highest.contains(&key);
-            let whole = !head.damaged || self.replace_damaged(table, &head, offered, knows_all, highest)?;
+            // Who covers all that was covered here has that write or a later winner, if the damaged row is of what was covered.
+            let knows = knows_all && covered.contains(&key);
+            let whole = !head.damaged || self.replace_damaged(table, &head, offered, knows, highest.contains(&key))?;
             if whole { done.mended.push(key) } else { done.left.push(key) }
         }
         Ok(done)
@@ -109,12 +114,11 @@ impl Knowledge {
         table: &mut T,
         head: &Head,
         offered: Option<&Row>,
-        knows_all: bool,
+        knows: bool,
         highest: bool,
     ) -> Result<bool, T::Error> {
         let same = offered.is_some_and(|row| (row.stamp, row.dot) == (head.stamp, head.dot));
-        // Who covers all that was covered here has that write or a later winner, if the damaged row is of what was covered.
-        let certain = same || highest || (knows_all && self.is_covered_upto(table, head.local_seq)?);
+        let certain = same || knows || highest;
         if !certain && !planted(Mutant::RepairTakesOlder) {
             return Ok(false);
         }
@@ -124,7 +128,7 @@ impl Knowledge {
                 Ok(true)
             }
             // Whoever knows it and has nothing there has dropped its tombstone: that is what was damaged here.
-            None if head.tombstone && self.vector.covers(head.dot) => {
+            None if knows && head.tombstone && self.vector.covers(head.dot) => {
                 table.remove(Area::Rows, head.local_seq)?;
                 self.dropped_upto = self.dropped_upto.max(head.local_seq);
                 self.floor.raise(head.dot);
@@ -133,24 +137,6 @@ impl Knowledge {
             }
             None => Ok(false),
         }
-    }
-
-    /// Whether every row up to a position is covered, that one aside: its dot cannot be believed.
-    fn is_covered_upto<T: Table>(&self, table: &mut T, position: LocalSeq) -> Result<bool, T::Error> {
-        let mut covered = true;
-        table.stream(
-            Area::Rows,
-            self.covered_upto,
-            &mut |head| {
-                if head.local_seq > position || !covered {
-                    return Want::Stop;
-                }
-                covered = head.local_seq == position || head.local || self.vector.covers(head.dot);
-                Want::Skip
-            },
-            &mut |_, _| {},
-        )?;
-        Ok(covered)
     }
 
     /// Counts digest and tombstones of the rows anew: of those of a new state, or where what a damaged row had added to them is not

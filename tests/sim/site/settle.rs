@@ -86,18 +86,17 @@ impl Site {
         };
         self.must_change.iter().find(still).map(|(at, ..)| *at)
     }
-    /// Whatever is damaged is met by somebody; what nobody has any more is written anew by whoever needs it. Who is dead is not
-    /// waited for.
+    /// Whatever is damaged is met by somebody; what nobody has any more is written anew by whoever needs it. Who is dead, or
+    /// goes by another key now, is not waited for.
     fn mend_by_hand(&mut self) -> Outcome {
         let hurt = |host: &super::Host| !host.dead && host.engine.is_some() && !host.table.damaged.is_empty();
         if let Some(at) = self.hosts.iter().position(hurt) {
-            let dead = self.hosts.iter().filter(|host| host.dead).map(|host| host.device);
-            for device in dead.collect::<Vec<_>>() {
-                let tracked =
-                    self.hosts[at].engine.iter().flat_map(|engine| engine.peers(self.hosts[at].now(self.time)));
-                if tracked.into_iter().any(|peer| peer.device == device && peer.tracked) {
-                    self.ask(at, Client::Untrack(device))?;
-                }
+            let alive = |device| self.hosts.iter().any(|host| !host.dead && host.device == device);
+            let now = self.hosts[at].now(self.time);
+            let peers = self.hosts[at].engine.iter().flat_map(|engine| engine.peers(now));
+            let gone = peers.filter(|peer| peer.tracked && !alive(peer.device)).map(|peer| peer.device);
+            for device in gone.collect::<Vec<_>>() {
+                self.ask(at, Client::Untrack(device))?;
             }
         }
         for at in 0..self.hosts.len() {
