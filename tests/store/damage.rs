@@ -95,7 +95,7 @@ fn a_damaged_row_takes_what_a_peer_has_if_that_is_certain_and_keeps_its_identity
             rows: vec![row.clone()],
             vector: vector.clone(),
             known: opened.knowledge.vector.clone(),
-            covered: Vec::new(),
+            covered: vec![row.key.clone()],
             highest: Vec::new(),
         })
     };

@@ -199,7 +199,7 @@ impl Place<'_> {
                 rows: found.rows,
                 vector: found.vector,
                 known: known.clone(),
-                covered: Vec::new(),
+                covered: keys.to_vec(),
                 highest: Vec::new(),
             };
             let _ = smol::block_on(store.submit(NOW, Request::Repair(offer)));
