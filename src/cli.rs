@@ -129,7 +129,7 @@ fn say_bytes(bytes: &[u8]) -> Result<bool, Error> {
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::network("stdout cannot be written", Some(error.into()))),
+        Err(error) => Err(Error::persistence("stdout cannot be written", Some(error.into()))),
     }
 }
 
@@ -137,7 +137,7 @@ fn say_bytes(bytes: &[u8]) -> Result<bool, Error> {
 fn say(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| Error::network("stdout cannot be written".to_string(), Some(error.into())))
+    written.map_err(|error| Error::persistence("stdout cannot be written", Some(error.into())))
 }
 
 /// Writes one line to stderr; there is nobody to tell when that fails.

@@ -165,8 +165,9 @@ fn load_or_create(what: &str, path: &Path, new: impl FnOnce() -> Result<KeyBytes
 
 /// `None` where there is no such file.
 fn load(what: &str, path: &Path) -> Result<Option<KeyBytes>, Error> {
-    let unreadable =
-        |error: std::io::Error| wrong(what, path, &format!("cannot be read ({error}); run this as the file's owner"));
+    let unreadable = |error: std::io::Error| {
+        wrong(what, path, &format!("cannot be read ({error}); check the path, and run this as the file's owner"))
+    };
     // The kind is asked first: opening a pipe would wait for a writer.
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
@@ -179,17 +180,21 @@ fn load(what: &str, path: &Path) -> Result<Option<KeyBytes>, Error> {
     if !meta.is_file() {
         return Err(wrong(what, path, "is not a regular file"));
     }
-    if meta.mode() & 0o007 != 0 {
-        let mode = meta.mode() & 0o777;
-        let shown = path.display();
-        return Err(wrong(what, path, &format!("is open to every user (mode {mode:04o}); run 'chmod 600 {shown}'")));
-    }
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(1024).read_to_string(&mut text));
     match read {
         Err(error) if error.kind() == ErrorKind::InvalidData => Err(wrong(what, path, "is not a key: it is not text")),
         Err(error) => Err(unreadable(error)),
-        Ok(_) => parse(&text).map(Some).map_err(|why| wrong(what, path, &why)),
+        Ok(_) => {
+            let key = parse(&text).map_err(|why| wrong(what, path, &why))?;
+            // Of a key alone: nobody is told to close a file that is another program's.
+            if meta.mode() & 0o007 != 0 {
+                let (mode, shown) = (meta.mode() & 0o777, path.display());
+                let open = format!("is open to every user (mode {mode:04o}); run 'chmod 600 {shown}'");
+                return Err(wrong(what, path, &open));
+            }
+            Ok(Some(key))
+        }
     }
 }
 

@@ -135,6 +135,8 @@ impl Shell {
                 }
                 if self.store.counters().recovered > 0 && self.incident.borrow().is_none() {
                     let incident = self.store.incident().await;
+                    // What was said of the structure was said of the database that is set aside.
+                    self.structure_is_whole();
                     *self.incident.borrow_mut() = incident;
                 }
                 if let Some(incident) = &*self.incident.borrow() {

@@ -53,7 +53,8 @@ impl Checked {
     /// The error that says what is damaged; `None` where nothing is.
     pub fn error(&self, database: &Path) -> Option<Error> {
         let found = Findings { rows: self.damaged.clone(), structure: self.structure.clone() };
-        let next = "a row is put right by writing it again or by a peer that has it, anything else by 'cbddc restore'";
+        let next = "a row is put right by a peer that has it or by writing it again, anything else by the node while it runs \
+                    (Persistence.AutoRecover), or by 'cbddc restore'";
         (!found.is_empty()).then(|| found.error(database, next))
     }
 }
@@ -144,8 +145,9 @@ fn structure(connection: &Connection) -> Result<Findings, Failure> {
     let mut state = State::load(connection)?;
     let knowledge: Knowledge = state.knowledge.clone();
     verify::records(connection, &mut state, &mut found)?;
-    let (tail, digest, tombstones) = scrub::sums(connection)?;
-    verify::sums(&knowledge, tail, digest, tombstones, &mut found);
+    if let Some((tail, digest, tombstones)) = scrub::sums(connection)? {
+        verify::sums(&knowledge, tail, digest, tombstones, &mut found);
+    }
     Ok(found)
 }
 

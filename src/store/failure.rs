@@ -36,14 +36,11 @@ impl Failure {
         match self {
             Failure::Error(error) => matches!(error, Error::DatabaseCorruption { .. }),
             Failure::Sqlite(error) if super::codec::is_unreadable(error) => true,
+            // Statements are ours and fixed: where one cannot be compiled, the schema is not the one that it was written for.
+            Failure::Sqlite(error @ rusqlite::Error::SqlInputError { .. }) => speaks_of_schema(error),
             Failure::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
-                Some(ErrorCode::Unknown) => {
-                    let said = format!("{error}");
-                    ["no such ", "malformed", "no query solution", "unsupported file format", "encoding"]
-                        .iter()
-                        .any(|words| said.contains(words))
-                }
+                Some(ErrorCode::Unknown) => speaks_of_schema(error),
                 _ => matches!(error, rusqlite::Error::QueryReturnedNoRows),
             },
         }
@@ -66,11 +63,20 @@ impl Failure {
     }
     /// The error for the caller who wanted `doing`; nothing was changed.
     pub(super) fn into_error(self, doing: &str, path: &Path) -> Error {
+        let corruption = self.is_corruption();
         match self {
             Failure::Error(error) => error,
+            Failure::Sqlite(error) if corruption => damaged_database(error, doing, path),
             Failure::Sqlite(error) => sqlite(error, doing, path),
         }
     }
+}
+
+fn speaks_of_schema(error: &rusqlite::Error) -> bool {
+    let said = format!("{error}");
+    ["no such ", "malformed", "no query solution", "unsupported file format", "encoding"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 /// The error for a caller whose commit may or may not have happened.
@@ -159,6 +165,14 @@ pub(super) fn closed() -> Error {
     Error::persistence("the store is closed; nothing was changed", None)
 }
 
+fn damaged_database(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
+    let at = path.display();
+    Error::DatabaseCorruption {
+        message: message(doing, &format!("{at}"), &error, "restore a backup, or set it aside and rejoin its peers"),
+        source: Some(Box::new(error)),
+    }
+}
+
 fn sqlite(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
     let at = path.display();
     let persistence = |kind, next: &str, error: rusqlite::Error| Error::Persistence {
@@ -170,10 +184,6 @@ fn sqlite(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
         Some(ErrorCode::DiskFull) => {
             persistence(PersistenceKind::DiskFull, "free some space, or delete documents", error)
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::DatabaseCorruption {
-            message: message(doing, &format!("{at}"), &error, "restore a backup, or set it aside and rejoin its peers"),
-            source: Some(Box::new(error)),
-        },
         Some(ErrorCode::SystemIoFailure) => {
             persistence(PersistenceKind::Other, "look at the kernel log (dmesg) and the card", error)
         }

@@ -56,21 +56,20 @@ fn of(header: &[u8]) -> Kind {
     let id: [u8; 4] = core::array::from_fn(|at| header[ID_AT + at]);
     let magic = b"SQLite format 3\0";
     let wrong = |is: &[u8], should: &[u8]| is.iter().zip(should).filter(|(is, should)| is != should).count();
-    // Ours, with a byte that rotted: SQLite will say so, and what is whole in it is not lost.
-    if wrong(&header[..16], magic) + wrong(&id, &APPLICATION_ID.to_be_bytes()) == 1 && id[..3] == *b"CBD" {
-        if i32::from_be_bytes(id) == BACKUP_ID {
-            return Kind::Backup;
-        }
-        return Kind::Database;
-    }
-    if !header.starts_with(magic) {
-        return Kind::Other;
-    }
-    match i32::from_be_bytes(id) {
+    let kind = match i32::from_be_bytes(id) {
         BACKUP_ID => Kind::Backup,
+        APPLICATION_ID | RESTORED_ID => Kind::Database,
         // An interrupted creation leaves a header without an id; whether it has tables is seen later.
-        APPLICATION_ID | RESTORED_ID | 0 => Kind::Database,
+        0 => Kind::Database,
+        // Ours, with a byte that rotted.
+        _ if wrong(&id, &APPLICATION_ID.to_be_bytes()) == 1 => Kind::Database,
         _ => Kind::Foreign,
+    };
+    match wrong(&header[..16], magic) {
+        0 => kind,
+        // Here, too: SQLite will say so, and what is whole in it is not lost.
+        1 if [APPLICATION_ID, BACKUP_ID, RESTORED_ID].contains(&i32::from_be_bytes(id)) => kind,
+        _ => Kind::Other,
     }
 }
 
@@ -109,8 +108,21 @@ mod tests {
         assert_eq!(with(RESTORED_ID), Kind::Database);
         assert_eq!(with(BACKUP_ID), Kind::Backup);
         assert_eq!(with(77), Kind::Foreign);
+        assert_eq!(with(0x7265_6462), Kind::Foreign);
         assert_eq!(of(b""), Kind::Empty);
         assert_eq!(of(b"SQLite format 3\0"), Kind::Other, "cut off");
         assert_eq!(of(&[7; HEADER_BYTES]), Kind::Other);
+    }
+
+    #[test]
+    fn a_byte_that_rotted_makes_no_stranger_of_a_database() {
+        let mut header = [0; HEADER_BYTES];
+        header[..16].copy_from_slice(b"SQLite format 3\0");
+        header[ID_AT..ID_AT + 4].copy_from_slice(&APPLICATION_ID.to_be_bytes());
+        for (at, bit) in (0..HEADER_BYTES).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            header[at] ^= 1 << bit;
+            assert!(matches!(of(&header), Kind::Database | Kind::Backup), "byte {at}, bit {bit}: {:?}", of(&header));
+            header[at] ^= 1 << bit;
+        }
     }
 }

@@ -49,7 +49,7 @@ impl Keeper {
             });
         }
         let (running, ended) = async_channel::bounded::<()>(1);
-        let thread = super::thread("cbddc-keep", move || {
+        let thread = super::start::thread("cbddc-keep", move || {
             job();
             drop(running);
         });

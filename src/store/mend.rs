@@ -38,6 +38,7 @@ pub(super) fn examine(connection: &Connection) -> Result<Examined, Failure> {
         Err(failure) if failure.is_corruption() => return Ok(Examined::Broken(said(failure))),
         Err(failure) => return Err(failure),
     };
+    let faults: Vec<String> = faults.into_iter().filter(|fault| !is_of_no_page_in_use(fault)).collect();
     let text = faults.join("; ");
     if faults.is_empty() {
         return records(connection);
@@ -77,6 +78,11 @@ fn said(failure: Failure) -> String {
         Failure::Sqlite(error) => format!("{error}"),
         Failure::Error(error) => format!("{error}"),
     }
+}
+
+/// What SQLite says of a page that nothing leads to: room is lost, and nothing is ever read from it or written to it.
+fn is_of_no_page_in_use(fault: &str) -> bool {
+    fault.starts_with("Page ") && fault.ends_with(": never used")
 }
 
 /// What SQLite says of an index whose tree is whole.
@@ -149,7 +155,7 @@ fn names_by_index(
 
 #[cfg(test)]
 mod tests {
-    use super::is_of_index;
+    use super::{is_of_index, is_of_no_page_in_use};
 
     #[test]
     fn damage_of_an_index_is_told_from_damage_of_a_tree() {
@@ -165,6 +171,7 @@ mod tests {
             ["Tree 3 page 17: btreeInitPage() returns error code 11", "Page 5: never used", "Freelist: size is 3"]
         {
             assert!(!is_of_index(tree), "{tree}");
+            assert_eq!(is_of_no_page_in_use(tree), tree.contains("never"), "{tree}");
         }
     }
 }

@@ -7,6 +7,7 @@ use super::Options;
 use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
 use super::header::{self, Kind};
+use super::recover;
 use super::restore;
 use super::schema;
 use crate::error::Error;
@@ -72,6 +73,8 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     restore::notice(disk, path)?;
     let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
     let new = match header::kind(disk, path)? {
+        // A recovery was cut off behind the first of its steps: an empty file here would be taken for the last.
+        None if recover::is_under_way(disk, path) => true,
         None => {
             disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
             true
@@ -182,9 +185,18 @@ fn common(connection: &Connection, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs a statement that gives rows, all of them. What it writes is committed behind the last one, and whether that was
+/// done is not known before; `execute_batch` leaves at the first, and what fails behind it nobody hears of.
+pub(super) fn to_the_end(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 /// Sets a pragma and reads it back: SQLite ignores what it does not know or cannot do.
 pub(super) fn set(connection: &Connection, pragma: &str, value: &str, expected: &str) -> Result<(), Failure> {
-    connection.execute_batch(&format!("PRAGMA {pragma} = {value}"))?;
+    to_the_end(connection, &format!("PRAGMA {pragma} = {value}"))?;
     let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| {
         Ok(match row.get_ref(0)? {
             rusqlite::types::ValueRef::Integer(number) => format!("{number}"),

@@ -85,6 +85,19 @@ pub struct Recovery {
     pub peers: bool,
 }
 
+/// What the note says. The damaged database stands beside the one that takes its place, wherever that folder is now.
+fn under_way(disk: &dyn Disk, path: &Path) -> Result<UnderWay, Error> {
+    let noted: UnderWay = read(disk, path, UNDER_WAY)?;
+    let set_aside =
+        noted.set_aside.file_name().map_or_else(|| noted.set_aside.clone(), |name| folder_of(path).join(name));
+    Ok(UnderWay { set_aside, ..noted })
+}
+
+/// Whether something stands at a path. That the disk does not answer is no answer.
+fn is_there(disk: &dyn Disk, at: &Path) -> Result<bool, Error> {
+    disk.entry(at).map(|there| there.is_some()).map_err(|error| failure::file("looking for", at, error))
+}
+
 /// Takes up a recovery that a power cut has interrupted. Before SQLite sees the database.
 pub(super) fn is_under_way(disk: &dyn Disk, path: &Path) -> bool {
     matches!(disk.entry(&beside(path, UNDER_WAY)), Ok(Some(Entry::File(_))))
@@ -123,13 +136,13 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
 /// Moves the damaged database out of the way and puts a backup, or nothing, in its place; unless that is done already.
 pub(super) fn make_way(options: &Options) -> Result<(), Error> {
     let (disk, path) = (&*options.disk, &options.path);
-    let under_way: UnderWay = read(disk, path, UNDER_WAY)?;
+    let under_way = under_way(disk, path)?;
     let old = &under_way.set_aside;
-    if matches!(disk.entry(old), Ok(None)) && !matches!(disk.entry(path), Ok(None)) {
+    if !is_there(disk, old)? && is_there(disk, path)? {
         disk.rename(path, old).map_err(|error| failure::file("setting aside", path, error))?;
         sync_folder(disk, folder_of(path))?;
     }
-    if matches!(disk.entry(path), Ok(None)) {
+    if !is_there(disk, path)? {
         // Logs that are still there are those of the damaged one.
         aside::logs(disk, path, old)?;
         log::error!("event=DatabaseSetAside path={} as={}", path.display(), old.display());
@@ -156,7 +169,7 @@ pub(super) fn carry_over(
     random: &mut dyn FnMut() -> u64,
 ) -> Result<Incident, Failure> {
     let (disk, path) = (&*options.disk, &options.path);
-    let under_way: UnderWay = read(disk, path, UNDER_WAY)?;
+    let under_way = under_way(disk, path)?;
     let old = &under_way.set_aside;
     let failed = |error: io::Error| Failure::from(failure::file("reading", old, error));
     let remains = salvage::survey(disk, old).map_err(failed)?;

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::id::LocalSeq;
 use crate::row::{Head, RowKey};
 use rusqlite::{Connection, OptionalExtension, Row as Columns, params};
+use std::format;
 use std::vec::Vec;
 
 /// Rows in one slice, however small they are.
@@ -72,7 +73,8 @@ pub struct Scrubbed {
 
 /// Looks at the rows behind `after`, until they are `bytes` or a bound of its own.
 pub(super) fn slice(connection: &Connection, after: LocalSeq, bytes: u64) -> Result<Scrubbed, Failure> {
-    let statements = &ROW[area_in_force(connection)?];
+    let area = area_in_force(connection)?;
+    let statements = &ROW[area];
     let mut statement = connection.prepare_cached(statements.rows_after)?;
     let mut rows = statement.query([codec::position(after)])?;
     let mut seen = Scrubbed::default();
@@ -94,7 +96,10 @@ pub(super) fn slice(connection: &Connection, after: LocalSeq, bytes: u64) -> Res
                     && !is_indexed_otherwise(connection, statements, head)?;
                 Some(if replaceable { Damage::Row } else { Damage::Index })
             }
-            None => Some(Damage::Index),
+            None => Some(match name_of(connection, statements, seq)? {
+                Some(key) if is_taken_out_whole(connection, area, seq, &key)? => Damage::Row,
+                _ => Damage::Index,
+            }),
         };
         if let Some(damage) = damage {
             let key = match stored {
@@ -112,19 +117,23 @@ pub(super) fn slice(connection: &Connection, after: LocalSeq, bytes: u64) -> Res
     Ok(seen)
 }
 
-/// The last position, the digest and the number of tombstones, by what the heads say.
-pub(super) fn sums(connection: &Connection) -> Result<(LocalSeq, u128, u64), Failure> {
+/// The last position, the digest and the number of tombstones, by what the heads say. `None` where one cannot even be read:
+/// then there is no sum, and the row is told of by itself.
+pub(super) fn sums(connection: &Connection) -> Result<Option<(LocalSeq, u128, u64)>, Failure> {
     let statements = &ROW[area_in_force(connection)?];
     let mut statement = connection.prepare_cached(statements.heads_after)?;
     let mut rows = statement.query([codec::position(0)])?;
     let (mut tail, mut digest, mut tombstones) = (0, 0u128, 0);
     while let Some(columns) = rows.next()? {
-        let head = codec::head(columns)?;
+        let head = codec::any_head(columns)?;
+        if head.damaged {
+            return Ok(None);
+        }
         tail = head.local_seq;
         digest = digest.wrapping_add(head.digest_term());
         tombstones += u64::from(head.tombstone);
     }
-    Ok((tail, digest, tombstones))
+    Ok(Some((tail, digest, tombstones)))
 }
 
 /// The row's head and name as they stand there; `None` where a column cannot even be read.
@@ -171,6 +180,27 @@ fn is_indexed_otherwise(
     let position = codec::position(head.local_seq);
     let dead = connection.prepare_cached(statements.is_tombstone)?.exists([position])?;
     Ok(dead != head.tombstone)
+}
+
+/// Whether SQLite, when another row replaces one that cannot be read, takes it out of the indexes that have it: it goes by
+/// what the columns say to it.
+fn is_taken_out_whole(
+    connection: &Connection,
+    area: usize,
+    seq: LocalSeq,
+    key: &RowKey,
+) -> Result<bool, rusqlite::Error> {
+    let position = codec::position(seq);
+    let own = format!(
+        "SELECT scope IS ?2 AND collection IS ?3 AND key IS ?4, coalesce(flags & 1, 0) <> 0 FROM row_{area} NOT INDEXED
+         WHERE seq = ?1"
+    );
+    let own =
+        connection.query_row(&own, params![position, codec::scope(key.scope), key.collection, key.key], |row| {
+            Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?))
+        })?;
+    let dead = connection.prepare_cached(ROW[area].is_tombstone)?.exists([position])?;
+    Ok(own == (true, dead))
 }
 
 /// The name under which the key index has a row. Reads the whole index: only for a row that is damaged.

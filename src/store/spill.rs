@@ -4,7 +4,8 @@
 //! Knows bytes and files; what operations mean, and when they are spilled, is decided elsewhere. Writes on a thread of its
 //! own: a disk that takes its time must not hold the loop.
 
-use super::{failure, open, thread};
+use super::start::thread;
+use super::{failure, open};
 use crate::error::Error;
 use crate::limits::START_RESERVE_BYTES;
 use crate::queue::PendingOperation;

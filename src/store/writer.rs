@@ -328,7 +328,7 @@ impl Writer {
                 Examined::Broken(faults) => return Err(failure::broken(&path, &faults).into()),
             }
         } else if let Err(failure) = open::quick_check(&connection, &path) {
-            super::mend_in_place(&connection, failure)?;
+            super::start::mend_in_place(&connection, failure)?;
         }
         if self.options.wal {
             connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
@@ -354,7 +354,7 @@ impl Writer {
         let mut random = || self.random.u64(..);
         let connection = open::writer(&options)?;
         open::schema(&connection, &options.path, true, &mut random)?;
-        let (mut state, _, _) = super::start(&connection, &mut random)?;
+        let (mut state, _, _) = super::start::start(&connection, &mut random)?;
         recover::carry_over(&connection, &options, &mut state, self.state.knowledge.version, &mut random)?;
         self.state = state;
         self.stage_lost = true;
@@ -489,7 +489,7 @@ impl Writer {
         if free <= FREE_PAGES_KEPT || free < pages / 4 {
             return Ok(false);
         }
-        connection.execute_batch(&std::format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        open::to_the_end(&connection, &std::format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         if self.log_bytes() > self.checkpoint_at {
             self.checkpoint(CheckpointMode::RESTART);
         }

@@ -284,7 +284,10 @@ fn no_harm(wal: bool) {
 
 /// Among all other tests a share of them; with `CBDDC_CUTS_THOROUGH=1` all.
 fn stride() -> usize {
-    if std::env::var_os("CBDDC_CUTS_THOROUGH").is_some() { 1 } else { 23 }
+    if is_thorough() { 1 } else { 23 }
+}
+pub(crate) fn is_thorough() -> bool {
+    std::env::var_os("CBDDC_CUTS_THOROUGH").is_some()
 }
 
 #[test]

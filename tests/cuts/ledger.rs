@@ -1,5 +1,6 @@
 //! What must hold of a database that was opened after a cut, against what was promised before.
 
+use crate::backups;
 use crate::node::{DATABASE, Node};
 use cbddc::id::{Dot, VersionVector};
 use cbddc::replica::{Batch, Knowledge, Stream};
@@ -121,8 +122,8 @@ impl Ledger {
             return Err("it has taken a new identity unasked".into());
         }
         if fresh && node.restoring {
-            let (_, backed_up) = node.backup.as_ref().ok_or("it was restored without a backup")?;
-            node.promised.clone_from(backed_up);
+            let held = rows.iter().map(|row| (row.key.clone(), row.rank())).collect();
+            node.promised = backups::promised_by(node, &held).ok_or("it was restored without a backup")?;
             node.denied.clear();
         }
         if !fresh || node.restoring {
@@ -141,12 +142,7 @@ impl Ledger {
                 self.whole_requests(node, &by_key)?;
             }
         }
-        // From here on this is what is promised: everybody may read it.
-        node.promised = rows.iter().map(|row| (row.key.clone(), row.rank())).collect();
-        node.known = Some(knowledge);
-        (node.bootstrapping, node.restoring) = (false, false);
-        node.dropping = false;
-        node.open_requests.clear();
+        node.rebase(&rows, knowledge);
         Ok(())
     }
 

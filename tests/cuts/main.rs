@@ -2,7 +2,7 @@
 //! be there after it. CONTRIBUTING.md has the commands.
 //!
 //! `media` is the disk, `bed` counts its calls and fails them, `vfs` shows it to SQLite. `run` draws two nodes and what
-//! happens to them from a seed, `errors` and `space` go through calls and bytes one by one; `ledger` knows what was promised.
+//! happens to them from a seed, `errors`, `recovery` and `space` go through calls and bytes one by one; `ledger` knows what was promised.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
 #![allow(clippy::disallowed_methods, reason = "the search measures its own time; nodes get what the seed says")]
 
@@ -16,6 +16,7 @@ mod media;
 mod mutants;
 mod node;
 mod own;
+mod recovery;
 mod run;
 mod search;
 mod space;

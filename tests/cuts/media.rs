@@ -156,6 +156,12 @@ impl Media {
     pub(crate) fn write(&mut self, inode: Inode, at: usize, bytes: &[u8]) {
         self.change(inode, Change::Write { at, bytes: bytes.into() });
     }
+    /// Bytes of the medium itself go bad.
+    pub(crate) fn spoil(&mut self, name: &str, at: usize, bytes: &[u8]) {
+        let file = &mut self.inodes[self.names[name]];
+        put(&mut file.now, at, bytes);
+        put(&mut file.durable, at, bytes);
+    }
     pub(crate) fn set_length(&mut self, inode: Inode, length: usize) {
         self.change(inode, Change::Length(length));
     }

@@ -3,15 +3,15 @@
 //! Lock-step: each request is answered before the next step, so a seed is the same run again. A group of requests that
 //! share a commit is made by holding the writing thread until all of them wait.
 
-use crate::backups;
+use crate::backups::{self, Promised};
 use crate::bed::{Bed, Plan};
 use crate::media::{Cut, Media};
 use crate::own::Own;
 use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Knowledge, Members, Reply, Request};
-use cbddc::row::{Rank, RowKey};
-use cbddc::store::{Backup, BackupOrder, Options, Restored, Store};
+use cbddc::row::{Rank, Row, RowKey};
+use cbddc::store::{Backup, BackupOrder, Options, Recovery, Restored, Store};
 use cbddc::time::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,11 +24,13 @@ pub(crate) struct Kept {
     pub(crate) log_bytes: u64,
     pub(crate) idle: Duration,
     pub(crate) min_free_bytes: u64,
+    /// A damaged database is recovered; peers are said to be there.
+    pub(crate) recovers: bool,
 }
 
 impl Kept {
     pub(crate) fn new(wal: bool) -> Kept {
-        Kept { wal, log_bytes: 64 * 1024, idle: Duration::from_secs(3600), min_free_bytes: 0 }
+        Kept { wal, log_bytes: 64 * 1024, idle: Duration::from_secs(3600), min_free_bytes: 0, recovers: false }
     }
 }
 
@@ -52,7 +54,7 @@ pub(crate) struct Node {
     pub(crate) known: Option<Knowledge>,
     pub(crate) members: Members,
     /// For each key the highest version that a caller or the peer was promised.
-    pub(crate) promised: BTreeMap<RowKey, Rank>,
+    pub(crate) promised: Promised,
     /// Requests that nobody was promised anything about: they may have happened.
     pub(crate) open_requests: BTreeSet<u64>,
     /// Requests whose callers were told that they did not happen.
@@ -62,7 +64,9 @@ pub(crate) struct Node {
     /// A restore was begun: what stands there next may be the backup.
     pub(crate) restoring: bool,
     /// The newest backup that was answered: its name, and what was promised before it began.
-    pub(crate) backup: Option<(String, BTreeMap<RowKey, Rank>)>,
+    pub(crate) backup: Option<(String, Promised)>,
+    /// What was promised before each backup that was begun since: the newest there may be one of these.
+    pub(crate) backups_begun: Vec<Promised>,
     /// Tombstones may have been dropped since the last look.
     pub(crate) dropping: bool,
     /// A planned error has struck: requests before others may be missing.
@@ -90,13 +94,16 @@ impl Node {
             bootstrapping: false,
             restoring: false,
             backup: None,
+            backups_begun: Vec::new(),
             dropping: false,
             hurt: false,
             random,
         }
     }
     pub(crate) fn options(&self) -> Options {
+        let recovery = Recovery { backups: self.bed.path(backups::FOLDER), peers: true };
         Options {
+            recovery: self.kept.recovers.then_some(recovery),
             wal: self.kept.wal,
             log_bytes: self.kept.log_bytes,
             idle: self.kept.idle,
@@ -180,11 +187,20 @@ impl Node {
         *promised = rank.max(*promised);
     }
 
+    /// From here on what was read is what is promised: everybody may have read it.
+    pub(crate) fn rebase(&mut self, rows: &[Row], knowledge: Knowledge) {
+        self.promised = rows.iter().map(|row| (row.key.clone(), row.rank())).collect();
+        self.known = Some(knowledge);
+        (self.bootstrapping, self.restoring, self.dropping) = (false, false, false);
+        self.open_requests.clear();
+    }
+
     /// A backup, and what it must hold from here on where it was answered. The error within is the store's.
     pub(crate) fn backup(&mut self, now: u64) -> Result<Result<Backup, Error>, String> {
         let store = self.store().clone();
         let promised = self.promised.clone();
-        let order = BackupOrder { folder: self.bed.path(backups::FOLDER), keep: 2, now };
+        self.backups_begun.push(promised.clone());
+        let order = BackupOrder { folder: self.bed.path(backups::FOLDER), keep: backups::KEEP, now };
         let made = smol::block_on(store.backup(order));
         self.note_fault();
         if let Ok(made) = &made
@@ -192,6 +208,7 @@ impl Node {
         {
             let name = made.path.file_name().and_then(|name| name.to_str()).ok_or("backup: no name")?;
             self.backup = Some((name.into(), promised));
+            self.backups_begun.clear();
         }
         Ok(made)
     }

@@ -92,6 +92,13 @@ impl Disk for Own {
         let all = state.media.bytes(self.file(&state, &name)?);
         Ok(all[..all.len().min(bytes)].to_vec())
     }
+    fn read_at(&self, path: &Path, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let name = self.name(path)?;
+        let state = self.begin(Call::Read)?;
+        let all = state.media.bytes(self.file(&state, &name)?);
+        let from = (at as usize).min(all.len());
+        Ok(all[from..(from + bytes).min(all.len())].to_vec())
+    }
     fn rewrite(&self, path: &Path) -> io::Result<Option<u64>> {
         let name = self.name(path)?;
         let state = self.begin(Call::Open)?;

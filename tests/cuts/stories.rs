@@ -100,3 +100,28 @@ fn an_error_that_strikes_a_start_is_known_to_have_struck() {
         assert_eq!(stage.ledger.check(&mut stage.node), Ok(()), "{only:?}");
     }
 }
+
+/// The switch to the write-ahead log writes the first page, in a transaction of its own that ends behind the answer "wal". Its
+/// sync failed, and nobody heard of it: the node ran on with a rollback journal that was synced as a log is, so that a cut
+/// brought the journal back and undid what was acknowledged.
+#[test]
+fn a_switch_to_the_log_that_the_disk_has_undone_is_no_switch() {
+    for from in 0..140 {
+        let mut stage = Stage::new(true, from);
+        let failing = Failing { from, count: 1, only: None, fault: Fault::Io };
+        stage.node.bed.plan(Plan { failing: Some(failing), ..Plan::default() });
+        let started = stage.node.start();
+        stage.node.bed.plan(Plan::default());
+        if started.is_err() {
+            assert_eq!(stage.node.start(), Ok(()), "from call {from}");
+        }
+        let request = stage.request(0..3, 100);
+        assert_eq!(stage.ask(vec![request]), Ok(1), "from call {from}");
+        let logged = stage.node.bed.lock().media.find("data/cbddc.db-wal").is_some();
+        assert!(logged, "from call {from}: what is acknowledged stands in a log");
+        stage.node.cut(Cut { kept: 0, sector: 512, garbage: false });
+        assert_eq!(stage.node.start(), Ok(()), "from call {from}");
+        let checked = stage.ledger.check(&mut stage.node);
+        assert_eq!(checked, Ok(()), "from call {from}");
+    }
+}

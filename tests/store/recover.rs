@@ -104,6 +104,40 @@ fn of_a_database_with_broken_trees_every_whole_row_is_carried_over() {
     drop(opened);
 }
 
+/// A page of the pointer map is nonsense. No read, no write and no row knows of it: only a look at all of the structure does,
+/// and until that led to something the node said so for ever, and lived on with it.
+#[test]
+fn damage_that_only_a_check_or_a_backup_finds_is_recovered_from_all_the_same() {
+    for by_check in [true, false] {
+        let path = database(&format!("only-by-check-{by_check}"));
+        let (store, opened) = open(&path);
+        fill(&store, 0..2000);
+        meet(&store, &opened, 2000);
+        close(store);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[PAGE + 10 * 5] ^= 0x04;
+        std::fs::write(&path, bytes).unwrap();
+        let (store, opened) = open_with(recovering(&path, false)).unwrap();
+        assert_eq!((present(&store, 2000), &opened.read_only), (2000, &None));
+        if by_check {
+            let checked = smol::block_on(store.check()).unwrap();
+            assert!(checked.damaged.is_empty() && !checked.structure.is_empty(), "{checked:?}");
+        } else {
+            assert!(matches!(smol::block_on(store.backup(order(&path, 3))), Err(Error::DatabaseCorruption { .. })));
+        }
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while store.counters().recovered == 0 {
+            assert!(std::time::Instant::now() < deadline, "it is not recovered");
+            std::thread::yield_now();
+        }
+        let checked = smol::block_on(store.check()).unwrap();
+        assert!(checked.is_ok() && checked.complete, "{checked:?}");
+        assert_eq!(present(&store, 2000), 2000);
+        assert!(smol::block_on(store.incident()).is_some(), "a person is told");
+        close(store);
+    }
+}
+
 #[test]
 fn a_hundred_writes_that_no_peer_has_are_there_after_the_recovery() {
     let path = database("hundred");

@@ -29,6 +29,9 @@ impl<R: Read> Records<R> {
             ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::Headers).from_reader(bounded);
         let head = reader.headers().map_err(|error| unreadable(&error))?;
         let listed = head.iter().collect::<Vec<_>>().join(", ");
+        if head.is_empty() {
+            return Err(Error::bad_request("it is empty: the first line names the fields"));
+        }
         let Some(key) = key else {
             return Err(Error::bad_request(format!("--key FIELD says which field is the key: one of {listed}")));
         };
@@ -232,6 +235,6 @@ mod tests {
         assert!(said(b"temp,date\n", None).contains("temp, date"));
         assert!(said(b"temp,date\n", Some("time")).contains("temp, date"));
         assert!(said(b"a,a\n", Some("a")).contains("same name"));
-        assert!(said(b"", Some("a")).contains("no field"));
+        assert!(said(b"", Some("a")).contains("empty"));
     }
 }
