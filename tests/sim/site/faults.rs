@@ -121,8 +121,9 @@ impl Plan {
             large: 0,
             thorough: false,
         };
-        // A member that nobody has a link to cannot be asked for what is damaged; that it is waited for takes an hour.
-        if rots && plan.links_max >= plan.nodes {
+        // A member that nobody has a link to cannot be asked for what is damaged, and is waited for an hour; one that is untracked
+        // is not waited for, whatever it has.
+        if rots && plan.links_max >= plan.nodes && !plan.faults.contains(&Fault::Untrack) {
             plan.faults.push(Fault::Rot);
         }
         // Small sites can be looked at closely, and their callers write less at once.
@@ -229,13 +230,15 @@ impl Site {
         }
         Ok(true)
     }
-    /// Bits of a row rot on a card, while another card has it or a later one; half the time its head says something else
+    /// Bits of a row rot on a card, while that of a tracked member has it or a later one; half the time its head says something else
     /// from then on.
     fn rot(&mut self, at: usize) -> bool {
         let table = &self.hosts[at].table;
+        let peers = self.hosts[at].engine.iter().flat_map(|engine| engine.peers(self.hosts[at].now(self.time)));
+        let tracked: Vec<_> = peers.filter(|peer| peer.tracked).map(|peer| peer.device).collect();
         let elsewhere = |row: &Row| {
-            let mut others = self.hosts.iter().enumerate().filter(|(other, host)| *other != at && !host.dead);
-            others.any(|(_, host)| {
+            let mut others = self.hosts.iter().filter(|host| !host.dead && tracked.contains(&host.device));
+            others.any(|host| {
                 let known = host.table.knowledge.vector.covers(row.dot);
                 let there = host.table.readable(&row.key);
                 there.is_some_and(|there| there.dot == row.dot || (known && there.rank() >= row.rank()))
