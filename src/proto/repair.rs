@@ -3,8 +3,9 @@
 //! A stream of ours does not close beyond such a row until every member was asked: a closure would make the receiver
 //! claim a row that it never got. What nobody has stays named until it is written anew; everything else goes on.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{Event, LinkId, Now, Output, StoreFault, Ticket};
+use super::storage::Pending;
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::{DAMAGED_MAX, FETCH_KEYS_MAX};
 use crate::replica::{Damaged, Found, Offer, Repaired, Request};

@@ -1,8 +1,9 @@
 //! Our stream to a peer: batches within a window, own rows at once, rows of others after a while.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{LinkId, Now, Output, StoreFault, Ticket};
 use super::session::{Incoming, Outgoing, Session};
+use super::storage::Pending;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Batch, Request, Stream};
 use crate::row::Row;
