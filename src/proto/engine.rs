@@ -218,6 +218,7 @@ impl Engine {
         match self.discovery.learn(now, &self.settings.keys, self.settings.instance, from, bytes) {
             Ok(Learnt::New(instance)) => {
                 self.counters.beacons += 1;
+                self.discovery.greet(now, &mut self.rng);
                 let heard = &self.discovery.heard[&instance];
                 let event = Event::Discovered {
                     address: heard.addresses().first().copied().unwrap_or(from),
