@@ -291,10 +291,13 @@ impl Engine {
         for out in self.sessions.values_mut().filter_map(|session| session.outgoing.as_mut()) {
             if whole {
                 // What is being read was asked for while a row could not be: it may be passed over in that.
-                (out.reading, out.hole, out.passes_upto) = (None, None, 0);
+                (out.reading, out.passes_upto) = (None, 0);
             }
-            if whole || (given_up && out.hole.is_some()) {
-                (out.closed_at, out.say_closure) = (None, true);
+            if whole || given_up {
+                let behind_hole = out.begin_again_at_hole();
+                if whole || behind_hole {
+                    (out.closed_at, out.say_closure) = (None, true);
+                }
             }
         }
     }
