@@ -10,6 +10,7 @@ mod feed;
 mod flips;
 mod full;
 mod golden;
+mod migration;
 mod model;
 mod place;
 mod recover;
