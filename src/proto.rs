@@ -19,10 +19,12 @@ mod sending;
 mod session;
 mod site;
 mod slots;
+mod storage;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod upkeep;
 mod view;
 
 pub use clock::Clock;

@@ -67,7 +67,8 @@ enum Format {
 /// Where it cannot be read, or its first bytes already show that it cannot be imported.
 pub(super) fn open(path: &Path, key: Option<&str>, on_read: impl Fn(u64) + 'static) -> Result<Box<dyn Rows>, Error> {
     let shown = path.display();
-    let failed = |error: io::Error| Error::persistence(format!("{shown} cannot be read"), Some(Box::from(error)));
+    let failed =
+        |error: io::Error| Error::persistence(format!("{shown} cannot be read ({error}); check the path"), None);
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {

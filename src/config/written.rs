@@ -41,8 +41,9 @@ impl Layer {
     pub(crate) fn from_file(text: &str, origin: &Origin) -> Result<Layer, Error> {
         // Editors on Windows begin files with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let root: Value = serde_json::from_reader(StripComments::new(text.as_bytes()))
-            .map_err(|error| Error::configuration(format!("{origin}: not JSON: {error}")))?;
+        let root: Value = serde_json::from_reader(StripComments::new(text.as_bytes())).map_err(|error| {
+            Error::configuration(format!("{origin}: not JSON: {error}; correct it there and try 'cbddc config check'"))
+        })?;
         let Value::Object(root) = root else {
             return Err(Error::configuration(format!("{origin}: not a JSON object; write {{ \"CBDDC\": {{ … }} }}")));
         };

@@ -93,6 +93,10 @@ impl Discovery {
     pub(super) fn deadline(&self) -> Millis {
         self.next_beacon
     }
+    /// A newcomer has heard nobody yet: it gets a beacon soon, not at once, since others answer it, too.
+    pub(super) fn greet(&mut self, now: Now, rng: &mut fastrand::Rng) {
+        self.next_beacon = self.next_beacon.min(now.mono + rng.u64(0..=FIRST_INTERVAL_MS));
+    }
 
     /// Takes a datagram.
     pub(super) fn learn(

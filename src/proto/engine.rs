@@ -4,20 +4,18 @@
 
 use super::clock::Clock;
 use super::discovery::{Discovery, Learnt};
-use super::io::{Client, Counters, Event, Input, LinkId, Now, Output, Settings, StoreFault, Ticket};
+use super::io::{Counters, Event, Input, LinkId, Now, Output, Settings, Ticket};
 use super::links::Dialler;
-use super::members::{MemberRecord, Members, Standing};
+use super::members::Members;
 use super::refusals::Refusals;
 use super::repair::{Fetching, Repairs};
 use super::session::Session;
 use super::site::Site;
-use crate::id::{DeviceId, LocalSeq, NodeId, ReplicaId};
-use crate::limits::{CLUSTER_KEYS_MAX, TOMBSTONE_BYTES_MAX, TOMBSTONES_MAX};
-use crate::mutants::{Mutant, planted};
-use crate::replica::{
-    Knowledge, Members as Remembered, Origin, Precondition, Refused, Reply, Request, Retention, Write, Written,
-};
-use crate::row::{Body, Row, RowKey, Scope};
+use super::storage::Pending;
+use super::upkeep::Upkeep;
+use crate::id::ReplicaId;
+use crate::limits::CLUSTER_KEYS_MAX;
+use crate::replica::{Knowledge, Members as Remembered, Origin, Request};
 use crate::time::Millis;
 use crate::wire::{Beacon, BeaconError, Bye, Message, PROTOCOL_VERSION};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -27,10 +25,6 @@ use core::net::SocketAddr;
 
 /// A link that is quiet is pinged after this.
 const PING_MS: Millis = 5_000;
-/// Confirmed vectors are written down this often: after a restart they are only a little behind.
-const CONFIRMED_NOTED_MS: Millis = 30_000;
-/// Rows of one slice of maintenance.
-const MAINTAIN_SLICE: usize = 256;
 
 /// Outputs were left when the next input came; nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,44 +37,6 @@ impl fmt::Display for Undrained {
     }
 }
 impl core::error::Error for Undrained {}
-
-/// What a request to storage was for.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Pending {
-    /// With the keys that it writes, where anything is damaged.
-    Client {
-        client: u64,
-        system: bool,
-        keys: Vec<RowKey>,
-    },
-    Meet {
-        link: LinkId,
-    },
-    HeardOf,
-    Apply {
-        link: LinkId,
-        stream: u32,
-        upto: LocalSeq,
-        closed: bool,
-    },
-    Stage {
-        link: LinkId,
-        stream: u32,
-        upto: LocalSeq,
-        closes: bool,
-    },
-    Bootstrap,
-    MarkSent,
-    Noted,
-    Maintain,
-    Fork,
-    Records,
-    Own,
-    Repair {
-        device: DeviceId,
-        keys: Vec<RowKey>,
-    },
-}
 
 /// One node's state machines.
 pub struct Engine {
@@ -116,13 +72,7 @@ pub struct Engine {
     next_ticket: u64,
     pub(super) started_at: Millis,
     pub(super) rotate_after: Millis,
-    maintain_at: Millis,
-    maintaining: bool,
-    maintain_position: LocalSeq,
-    /// Bytes of tombstones in the last round over all of them, and in this one so far.
-    tombstone_bytes: u64,
-    tombstone_bytes_seen: u64,
-    note_confirmed_at: Millis,
+    pub(super) upkeep: Upkeep,
     pub(super) stopping: bool,
 }
 
@@ -155,12 +105,7 @@ impl Engine {
             next_ticket: 0,
             started_at: now.mono,
             rotate_after: 0,
-            maintain_at: now.mono + settings.maintain_interval,
-            maintaining: false,
-            maintain_position: 0,
-            tombstone_bytes: 0,
-            tombstone_bytes_seen: 0,
-            note_confirmed_at: now.mono + CONFIRMED_NOTED_MS,
+            upkeep: Upkeep::new(now, settings.maintain_interval),
             stopping: false,
             settings,
             knowledge,
@@ -225,7 +170,7 @@ impl Engine {
 
     /// When the next [`Input::Tick`] is due, in monotonic milliseconds.
     pub fn deadline(&self, now: Now) -> Millis {
-        let mut deadline = self.maintain_at.min(self.note_confirmed_at);
+        let mut deadline = self.upkeep.deadline();
         if self.settings.discovery && !self.settings.keys.is_empty() {
             deadline = deadline.min(self.discovery.deadline());
         }
@@ -253,12 +198,6 @@ impl Engine {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
     }
-    pub(super) fn store(&mut self, now: Now, pending: Pending, request: Request) {
-        let ticket = self.next_ticket();
-        self.pending.insert(ticket, pending);
-        let now = self.clock.reading(now);
-        self.outputs.push_back(Output::Store { ticket, now, request });
-    }
     /// Ends a link with a reason that is told to the peer.
     pub(super) fn bye(&mut self, now: Now, link: LinkId, reason: Bye) {
         self.send(link, Message::Bye(reason.clone()));
@@ -279,6 +218,7 @@ impl Engine {
         match self.discovery.learn(now, &self.settings.keys, self.settings.instance, from, bytes) {
             Ok(Learnt::New(instance)) => {
                 self.counters.beacons += 1;
+                self.discovery.greet(now, &mut self.rng);
                 let heard = &self.discovery.heard[&instance];
                 let event = Event::Discovered {
                     address: heard.addresses().first().copied().unwrap_or(from),
@@ -298,179 +238,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    fn client(&mut self, now: Now, client: u64, request: Client) {
-        let record = |device: DeviceId, standing: Standing, node_id: NodeId| Write {
-            key: MemberRecord::key(&device),
-            body: Body::Live(MemberRecord { node_id, standing }.encode()),
-            expires_at: None,
-            precondition: Precondition::None,
-        };
-        let name = |device: &DeviceId| self.members.by_device.get(device).map(|member| member.state.node_id.clone());
-        let sending = self.sessions.values().any(|session| session.outgoing.is_some());
-        let writes = match request {
-            Client::Write(writes) => writes,
-            Client::Decide(decision) => {
-                let request = Request::Decide { decision, sending };
-                return self.store(now, Pending::Client { client, system: true, keys: Vec::new() }, request);
-            }
-            Client::Untrack(device) => match name(&device) {
-                Some(node_id) => alloc::vec![record(device, Standing::Untracked, node_id)],
-                None => Vec::new(),
-            },
-            Client::Replace { old, new } => match name(&old) {
-                Some(node_id) => alloc::vec![
-                    record(old, Standing::Replaced, node_id.clone()),
-                    record(new, Standing::Tracked, node_id)
-                ],
-                None => Vec::new(),
-            },
-        };
-        if planted(Mutant::AnswerBeforeSync) {
-            let early = writes.iter().map(|_| Err(crate::replica::Refused)).collect();
-            self.outputs.push_back(Output::Answer { client, result: Ok(Reply::Written(early)) });
-        }
-        let system = writes.iter().any(|write| write.key.scope == Scope::System);
-        let keys: Vec<RowKey> =
-            if self.repairs.is_empty() { Vec::new() } else { writes.iter().map(|w| w.key.clone()).collect() };
-        self.store(now, Pending::Client { client, system, keys }, Request::Write { writes, sending });
-    }
-
-    /// Storage's answers that concern no session; those of sessions are in `sync`.
-    fn stored(&mut self, now: Now, ticket: Ticket, result: Result<(Reply, Knowledge), StoreFault>) {
-        let Some(pending) = self.pending.remove(&ticket) else { return };
-        let (reply, knowledge) = match result {
-            Ok((reply, knowledge)) => (Ok(reply), Some(knowledge)),
-            Err(fault) => (Err(fault), None),
-        };
-        if let Some(knowledge) = knowledge {
-            self.learn(now, knowledge);
-        }
-        match (pending, reply) {
-            (Pending::Client { client, system, keys }, result) => {
-                if let Ok(Reply::Written(written)) = &result
-                    && written.iter().any(|one| one.is_ok_and(|written| written.changed))
-                {
-                    let changed = |(_, one): &(_, &Result<Written, Refused>)| one.is_ok_and(|written| written.changed);
-                    self.overwritten(now, keys.iter().zip(written).filter(changed).map(|(key, _)| key));
-                    self.own_rows_stored(now);
-                }
-                if let Ok(Reply::Decided(done)) = &result
-                    && !done.written.is_empty()
-                {
-                    self.outputs.push_back(Output::Changed { keys: done.written.clone() });
-                    self.own_rows_stored(now);
-                }
-                if !planted(Mutant::AnswerBeforeSync) {
-                    self.outputs.push_back(Output::Answer { client, result });
-                }
-                if system {
-                    self.store(now, Pending::Records, Request::Records);
-                }
-            }
-            (Pending::Meet { link }, Ok(Reply::Met(device, member))) => {
-                self.members.remember(device, member);
-                self.met(now, link, device);
-            }
-            (Pending::Meet { link }, Ok(Reply::TwoHistories(_, common))) => self.two_histories(now, link, common),
-            (Pending::Meet { link }, _) => self.store_failed(now, link),
-            (Pending::HeardOf, Ok(Reply::Met(device, member))) => self.members.remember(device, member),
-            (Pending::Apply { link, stream, upto, closed }, Ok(Reply::Applied(applied))) => {
-                self.applied(now, link, stream, upto, closed, applied);
-            }
-            (Pending::Stage { link, stream, upto, closes }, Ok(Reply::Staged)) => {
-                self.staged(now, link, stream, upto, closes);
-            }
-            (Pending::Apply { link, stream, .. } | Pending::Stage { link, stream, .. }, _) => {
-                self.batch_refused(now, link, stream);
-            }
-            (Pending::Bootstrap, Ok(Reply::Bootstrapped(done))) => self.bootstrapped(now, done),
-            // The others' streams were laid aside for it: giving the link up asks for them again.
-            (Pending::Bootstrap, _) => self.bootstrapping.into_iter().for_each(|link| self.store_failed(now, link)),
-            (Pending::MarkSent, Ok(_)) => self.flush_held(now),
-            (Pending::MarkSent, Err(_)) => {
-                let holds = |session: &&Session| session.outgoing.as_ref().is_some_and(|out| out.held.is_some());
-                let links: Vec<LinkId> = self.sessions.values().filter(holds).map(|session| session.link).collect();
-                links.into_iter().for_each(|link| self.store_failed(now, link));
-            }
-            (Pending::Maintain, Ok(Reply::Maintained(done))) => {
-                self.maintaining = false;
-                self.maintain_position = done.next;
-                self.tombstone_bytes_seen += done.bytes;
-                if done.next == 0 {
-                    self.tombstone_bytes = core::mem::take(&mut self.tombstone_bytes_seen);
-                }
-                self.counters.tombstones_dropped += done.dropped;
-                self.counters.expired += done.expired.len() as u64;
-                if done.more || done.next > 0 {
-                    self.maintain_at = now.mono + self.settings.maintain_interval / 10;
-                }
-                if !done.expired.is_empty() {
-                    self.outputs.push_back(Output::Changed { keys: done.expired });
-                    self.rows_relayed(now);
-                }
-            }
-            (Pending::Maintain, _) => self.maintaining = false,
-            (Pending::Fork, outcome) => {
-                self.forking = false;
-                if outcome.is_ok() {
-                    self.event(Event::Forked { replica: self.knowledge.replica });
-                    self.new_life_begun(now);
-                } else {
-                    // Whoever was met meanwhile was asked for nothing.
-                    self.evaluate_all(now);
-                }
-            }
-            (Pending::Records, Ok(Reply::Records(rows))) => self.records(&rows, now),
-            (Pending::Repair { device, keys }, result) => {
-                let repaired = match result {
-                    Ok(Reply::Repaired(repaired)) => Ok(repaired),
-                    Ok(_) => Err(StoreFault::Failed),
-                    Err(fault) => Err(fault),
-                };
-                self.repaired(now, device, &keys, repaired);
-            }
-            (Pending::Own, _) => {
-                self.own_rows_stored(now);
-                self.store(now, Pending::Records, Request::Records);
-            }
-            (Pending::Noted | Pending::HeardOf | Pending::Records, _) => {}
-        }
-    }
-
-    /// Takes what storage knows now, if that is later than what was known.
-    pub(super) fn learn(&mut self, now: Now, knowledge: Knowledge) {
-        if knowledge.version <= self.knowledge.version {
-            return;
-        }
-        let vector_rose = knowledge.vector != self.knowledge.vector;
-        self.knowledge = knowledge;
-        if vector_rose {
-            let vector = self.knowledge.vector.clone();
-            self.members.checkpoint(now, &vector);
-            self.announce_vector(now);
-            // Also where no row came with it: whoever covers the same is dropped tombstones for.
-            self.rows_relayed(now);
-        }
-    }
-
-    fn records(&mut self, rows: &[Row], now: Now) {
-        let changed = self.members.apply_records(rows, &self.settings.device);
-        if !changed.is_empty() {
-            // Whoever was refused may be welcome now, and waits no longer for it.
-            self.dialler.forgive();
-        }
-        let standing = |session: &Session| self.members.by_device.get(&session.device).and_then(|m| m.standing);
-        // Retired with its link open: whoever is still there links anew, which makes it a member again.
-        let retired =
-            |session: &&Session| changed.contains(&session.device) && standing(session) == Some(Standing::Untracked);
-        let retired: Vec<LinkId> = self.sessions.values().filter(retired).map(|session| session.link).collect();
-        retired.into_iter().for_each(|link| self.bye(now, link, Bye::Untracked));
-        let refused =
-            |session: &&Session| self.members.by_device.get(&session.device).is_some_and(|member| member.is_refused());
-        let refused: Vec<LinkId> = self.sessions.values().filter(refused).map(|session| session.link).collect();
-        refused.into_iter().for_each(|link| self.bye(now, link, Bye::NotAMember));
     }
 
     fn stop(&mut self, now: Now) {
@@ -511,39 +278,6 @@ impl Engine {
         self.dial(now, interval);
         self.session_timers(now);
         self.repair_timers(now);
-        if now.mono >= self.maintain_at && !self.maintaining && !self.forking && self.bootstrapping.is_none() {
-            self.maintain_at = now.mono + self.settings.maintain_interval;
-            self.maintaining = true;
-            let served = self.sessions.values().filter_map(Session::serving_bootstrap).min();
-            let retention = Retention {
-                confirmed_by_all: self.members.confirmed_by_all(),
-                min_age: self.settings.tombstone_min_age,
-                keep: self.settings.tombstone_keep,
-                tombstones_max: TOMBSTONES_MAX,
-                bytes_over: self.tombstone_bytes.saturating_sub(TOMBSTONE_BYTES_MAX),
-                upto: served.unwrap_or(LocalSeq::MAX),
-                after: self.maintain_position,
-                slice: MAINTAIN_SLICE,
-            };
-            self.store(now, Pending::Maintain, Request::Maintain(retention));
-        }
-        if now.mono >= self.note_confirmed_at {
-            self.note_confirmed(now);
-        }
-    }
-
-    /// Writes down what members are known to have on disk, where that has changed.
-    fn note_confirmed(&mut self, now: Now) {
-        self.note_confirmed_at = now.mono + CONFIRMED_NOTED_MS;
-        let dirty = self.members.by_device.iter_mut().filter(|(_, member)| member.dirty);
-        let vectors: Vec<_> = dirty
-            .map(|(device, member)| {
-                member.dirty = false;
-                (*device, member.state.replica, member.state.confirmed.clone())
-            })
-            .collect();
-        if !vectors.is_empty() {
-            self.store(now, Pending::Noted, Request::Confirmed { vectors });
-        }
+        self.upkeep_timers(now);
     }
 }

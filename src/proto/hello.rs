@@ -1,12 +1,13 @@
 //! Hello: who says so, whether it is one history, one name and one link; and how a session ends.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{Event, LinkId, Now, Output, Target};
 use super::links::{BACKOFF_CAP_MS, REFUSED_REST_MS};
 use super::members::{MemberRecord, Standing};
 use super::refusals::Refusal;
 use super::session::Peer;
 use super::slots::ROTATED_REST_MS;
+use super::storage::Pending;
 use crate::id::DeviceId;
 use crate::limits::LINKS_MAX;
 use crate::mutants::{Mutant, planted};

@@ -1,9 +1,10 @@
 //! A peer's stream to us: batches to storage, confirmed once they are durable; bootstraps and what follows them.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{Event, LinkId, Now, Output};
 use super::repair::Repairs;
 use super::session::Incoming;
+use super::storage::Pending;
 use crate::id::LocalSeq;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Applied, Bootstrapped, Incoming as IncomingBatch, Meeting, Origin, Request};

@@ -3,8 +3,9 @@
 //! A stream of ours does not close beyond such a row until every member was asked: a closure would make the receiver
 //! claim a row that it never got. What nobody has stays named until it is written anew; everything else goes on.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{Event, LinkId, Now, Output, StoreFault, Ticket};
+use super::storage::Pending;
 use crate::id::{DeviceId, LocalSeq, ReplicaId, VersionVector};
 use crate::limits::{DAMAGED_MAX, FETCH_KEYS_MAX};
 use crate::replica::{Damaged, Found, Offer, Repaired, Request};
@@ -290,10 +291,13 @@ impl Engine {
         for out in self.sessions.values_mut().filter_map(|session| session.outgoing.as_mut()) {
             if whole {
                 // What is being read was asked for while a row could not be: it may be passed over in that.
-                (out.reading, out.hole, out.passes_upto) = (None, None, 0);
+                (out.reading, out.passes_upto) = (None, 0);
             }
-            if whole || (given_up && out.hole.is_some()) {
-                (out.closed_at, out.say_closure) = (None, true);
+            if whole || given_up {
+                let behind_hole = out.begin_again_at_hole();
+                if whole || behind_hole {
+                    (out.closed_at, out.say_closure) = (None, true);
+                }
             }
         }
     }

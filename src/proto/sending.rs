@@ -1,8 +1,9 @@
 //! Our stream to a peer: batches within a window, own rows at once, rows of others after a while.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{LinkId, Now, Output, StoreFault, Ticket};
 use super::session::{Incoming, Outgoing, Session};
+use super::storage::Pending;
 use crate::mutants::{Mutant, planted};
 use crate::replica::{Batch, Request, Stream};
 use crate::row::Row;
@@ -45,12 +46,17 @@ impl Engine {
     }
 
     /// Reads the next batch for a peer, if the window has room and there may be something to send.
-    pub(super) fn pump(&mut self, _now: Now, link: LinkId) {
+    pub(super) fn pump(&mut self, now: Now, link: LinkId) {
         let version = self.knowledge.version;
         let window = self.settings.window_bytes;
+        let has_hole = |session: &Session| session.outgoing.as_ref().is_some_and(|out| out.hole.is_some());
+        let hole_is_over = self.sessions.get(&link).is_some_and(has_hole) && self.is_given_up(now);
         let Some(session) = self.sessions.get_mut(&link) else { return };
         let Some(peer) = &session.peer else { return };
         let Some(out) = &mut session.outgoing else { return };
+        if hole_is_over {
+            out.begin_again_at_hole();
+        }
         let nothing_new = out.closed_at == Some(version);
         if out.reading.is_some()
             || out.held.is_some()
@@ -106,13 +112,11 @@ impl Engine {
                 if !planted(Mutant::BatchOvertakes) {
                     self.learn(now, knowledge.clone());
                 }
-                let given_up = self.is_given_up(now);
                 let Some(out) = self.sessions.get_mut(&link).and_then(|session| session.outgoing.as_mut()) else {
                     return;
                 };
                 out.reading = None;
                 out.stopped = damaged.as_ref().map(|damaged| damaged.local_seq);
-                out.hole = out.hole.filter(|_| !given_up);
                 if out.hole.is_some() {
                     closure = None;
                 }

@@ -89,7 +89,8 @@ pub(super) struct Outgoing {
     /// passed over, since it was.
     pub(super) stopped: Option<LocalSeq>,
     pub(super) passes_upto: LocalSeq,
-    /// Something was passed over behind this position: no closure and no position beyond is said until it was given up.
+    /// Something was passed over behind this position: no closure and no position beyond is said until it was given up; then all
+    /// that stands beyond is sent again.
     pub(super) hole: Option<LocalSeq>,
     /// Vector and digest at the last of them.
     pub(super) closed_with: Option<(VersionVector, u128)>,
@@ -113,6 +114,16 @@ pub(super) enum Incoming {
         /// Where its last batch ended, once there was one.
         upto: Option<LocalSeq>,
     },
+}
+
+impl Outgoing {
+    /// What was sent beyond a hole moved nobody's position: that one of those batches was not taken could not be told from the
+    /// next. So they are sent again. Says whether there was a hole.
+    pub(super) fn begin_again_at_hole(&mut self) -> bool {
+        let Some(hole) = self.hole.take() else { return false };
+        (self.position, self.reading, self.closed_at) = (hole, None, None);
+        true
+    }
 }
 
 impl Session {

@@ -1,11 +1,12 @@
 //! The engine as others see it: members, addresses, what is under way. Changes nothing.
 
-use super::engine::{Engine, Pending};
+use super::engine::Engine;
 use super::io::{Counters, LinkId, Now, Target};
 use super::links::LinkState;
 use super::members::Standing;
 use super::refusals::Refusal;
 use super::session::{Incoming, Session};
+use super::storage::Pending;
 use crate::id::{DeviceId, Dot, NodeId, ReplicaId};
 use crate::replica::Knowledge;
 use crate::time::{Millis, Reading};

@@ -95,6 +95,7 @@ impl Knowledge {
         let mut done = Repaired::default();
         let Offer { keys, rows, vector, known, covered, highest } = offer;
         let knows_all = vector.includes(&known);
+        let mut uncounted = false;
         for key in keys {
             let offered = rows.iter().find(|row| row.key == key);
             let Some(head) = table.head(Area::Rows, &key)? else {
@@ -103,12 +104,19 @@ impl Knowledge {
             };
             // Who covers all that was covered here has that write or a later winner, if the damaged row is of what was covered.
             let knows = knows_all && covered.contains(&key);
-            let whole = !head.damaged || self.replace_damaged(table, &head, offered, knows, highest.contains(&key))?;
-            if whole { done.mended.push(key) } else { done.left.push(key) }
+            let replaced =
+                head.damaged && self.replace_damaged(table, &head, offered, knows, highest.contains(&key))?;
+            uncounted |= replaced;
+            if replaced || !head.damaged { done.mended.push(key) } else { done.left.push(key) }
+        }
+        if uncounted {
+            // What a damaged row had added to the sums is not known. Once for all of them: it goes over every head.
+            self.recount(table, Area::Rows)?;
         }
         Ok(done)
     }
 
+    /// Says whether it was replaced; then the sums are to be counted anew.
     fn replace_damaged<T: Table>(
         &mut self,
         table: &mut T,
@@ -124,7 +132,7 @@ impl Knowledge {
         }
         match offered {
             Some(row) => {
-                self.put(table, Area::Rows, row, Some(*head))?;
+                self.put_uncounted(table, Area::Rows, row, Some(*head))?;
                 Ok(true)
             }
             // Whoever knows it and has nothing there has dropped its tombstone: that is what was damaged here.
@@ -132,7 +140,6 @@ impl Knowledge {
                 table.remove(Area::Rows, head.local_seq)?;
                 self.dropped_upto = self.dropped_upto.max(head.local_seq);
                 self.floor.raise(head.dot);
-                self.recount(table, Area::Rows)?;
                 Ok(true)
             }
             None => Ok(false),

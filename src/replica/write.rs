@@ -176,6 +176,19 @@ impl Knowledge {
         row: &Row,
         before: Option<Head>,
     ) -> Result<(), T::Error> {
+        self.put_uncounted(table, area, row, before)?;
+        let damaged = before.is_some_and(|head| head.damaged);
+        if damaged { self.recount(table, Area::Rows) } else { Ok(()) }
+    }
+
+    /// The same; in place of a damaged row the caller has to count digest and tombstones anew.
+    pub(super) fn put_uncounted<T: Table>(
+        &mut self,
+        table: &mut T,
+        area: Area,
+        row: &Row,
+        before: Option<Head>,
+    ) -> Result<(), T::Error> {
         let head = Head::of(row, self.next_position());
         if self.covered_upto + 1 == self.tail && (head.local || self.vector.covers(head.dot)) {
             self.covered_upto = self.tail;
@@ -192,6 +205,6 @@ impl Knowledge {
         self.tombstones += u64::from(head.tombstone);
         let gone = before.map_or(0, |head| head.digest_term());
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(head.digest_term());
-        if damaged { self.recount(table, Area::Rows) } else { Ok(()) }
+        Ok(())
     }
 }

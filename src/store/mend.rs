@@ -1,5 +1,6 @@
-//! Mends in place what needs nobody else: an index that does not lead to its rows, or a name that rotted in a row while
-//! the index still has it. The table is the truth, the index a copy of it; one of two copies is whole.
+//! Mends in place what needs nobody else: an index that does not lead to its rows, a name that rotted in a row while the
+//! index still has it, or sums that are not those of the rows. The table is the truth, index and sums come from it; of a
+//! name that stands twice one is whole.
 //!
 //! Loses no row. What is damaged within a row stays damaged, under its right name, until a peer gives it or somebody
 //! writes it anew.
@@ -22,7 +23,7 @@ use std::vec::Vec;
 pub(super) enum Examined {
     /// Nothing is wrong with the structure.
     Sound,
-    /// Indexes were wrong, and are built anew.
+    /// Indexes or sums were wrong, and are made anew.
     Mended(String),
     /// A tree is broken: the database must be set aside.
     Broken(String),
@@ -41,7 +42,10 @@ pub(super) fn examine(connection: &Connection) -> Result<Examined, Failure> {
     let faults: Vec<String> = faults.into_iter().filter(|fault| !is_of_no_page_in_use(fault)).collect();
     let text = faults.join("; ");
     if faults.is_empty() {
-        return records(connection);
+        return match records(connection)? {
+            Examined::Sound => sums(connection),
+            broken => Ok(broken),
+        };
     }
     if !faults.iter().all(|fault| is_of_index(fault)) {
         return Ok(Examined::Broken(text));
@@ -71,6 +75,35 @@ fn records(connection: &Connection) -> Result<Examined, Failure> {
         Err(failure) if failure.is_corruption() => Ok(Examined::Broken(said(failure))),
         Err(failure) => Err(failure),
     }
+}
+
+/// The digest and the number of tombstones, which are kept beside the rows, are counted again. Rows that the node should have and
+/// has not are found by its peers then: their digests differ.
+fn sums(connection: &Connection) -> Result<Examined, Failure> {
+    let open = Open::begin(connection)?;
+    let counted = match recount(connection) {
+        Err(failure) if failure.is_corruption() => return Ok(Examined::Broken(said(failure))),
+        counted => counted?,
+    };
+    if !counted {
+        return Ok(Examined::Sound);
+    }
+    open.commit()?;
+    Ok(Examined::Mended("the digest or the tombstones were not those of the rows".into()))
+}
+
+/// Says whether they were others than those that were kept.
+fn recount(connection: &Connection) -> Result<bool, Failure> {
+    let mut state = State::load(connection)?;
+    let mut knowledge = state.knowledge.clone();
+    knowledge.recount(&mut SqlTable::new(connection, &mut state), crate::replica::Area::Rows)?;
+    if knowledge == state.knowledge {
+        return Ok(false);
+    }
+    knowledge.version += 1;
+    state.set_knowledge(knowledge);
+    state.store(connection)?;
+    Ok(true)
 }
 
 fn said(failure: Failure) -> String {
@@ -118,14 +151,7 @@ pub(super) fn rebuild_indexes(connection: &Connection) -> Result<(), Failure> {
         ))?;
         connection.execute_batch(&schema::indexes(table))?;
     }
-    let mut state = State::load(connection)?;
-    let mut knowledge = state.knowledge.clone();
-    knowledge.recount(&mut SqlTable::new(connection, &mut state), crate::replica::Area::Rows)?;
-    if knowledge != state.knowledge {
-        knowledge.version += 1;
-        state.set_knowledge(knowledge);
-        state.store(connection)?;
-    }
+    recount(connection)?;
     open.commit()?;
     Ok(())
 }

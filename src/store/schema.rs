@@ -18,13 +18,13 @@ pub(super) const BACKUP_ID: i32 = 0x4342_4442;
 /// "CBDR": a backup that has become the database and has not taken its new identity yet.
 pub(super) const RESTORED_ID: i32 = 0x4342_4452;
 /// The schema of this release.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// The lowest schema that a release must know to open what this one writes, and that release.
 const MIN_READER: (i64, &str) = (1, "0.1");
 
 type Step = fn(&Connection) -> Result<(), rusqlite::Error>;
 /// `STEPS[n]` leads from schema `n` to `n + 1`.
-const STEPS: [Step; VERSION as usize] = [step_1];
+const STEPS: [Step; VERSION as usize] = [step_1, step_2];
 
 /// What stands in the table `schema`.
 #[derive(Debug)]
@@ -34,6 +34,13 @@ pub(super) struct Record {
     min_release: String,
     /// The last stop was orderly.
     pub(super) clean: bool,
+}
+
+impl Record {
+    /// Rows that wait for a person have a table: a file of an earlier schema, a backup say, is read as it is.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.version >= 2
+    }
 }
 
 /// The record; `None` of a database without one.
@@ -71,7 +78,7 @@ pub(super) fn check(record: &Record, path: &std::path::Path) -> Result<(), Error
     ))
 }
 
-/// Creates the schema of a new database with its first knowledge.
+/// Creates the first schema of a new database with its first knowledge, and takes the steps from there.
 pub(super) fn create(connection: &Connection, random: u64) -> Result<(), Failure> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     step_1(connection)?;
@@ -160,8 +167,14 @@ fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
             version INTEGER NOT NULL,
             state BLOB NOT NULL
          );
-         CREATE TABLE member (device BLOB PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-         CREATE TABLE recovered (
+         CREATE TABLE member (device BLOB PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;",
+    )
+}
+
+/// Rows that were set aside for a person. Additive: a release that knows schema 1 alone opens it, too.
+fn step_2(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS recovered (
             id INTEGER PRIMARY KEY,
             stamp INTEGER NOT NULL,
             origin INTEGER NOT NULL,
@@ -175,6 +188,6 @@ fn step_1(connection: &Connection) -> Result<(), rusqlite::Error> {
             value BLOB,
             settled INTEGER NOT NULL DEFAULT 0
          );
-         CREATE UNIQUE INDEX recovered_key ON recovered (scope, collection, key, origin, dot);",
+         CREATE UNIQUE INDEX IF NOT EXISTS recovered_key ON recovered (scope, collection, key, origin, dot);",
     )
 }

@@ -145,7 +145,7 @@ pub(super) fn mend_in_place(
     match mend::examine(connection)? {
         mend::Examined::Sound => Ok(()),
         mend::Examined::Mended(faults) => {
-            log::error!("event=IndexesRebuilt cause=\"{faults}\"");
+            log::error!("event=DatabaseMended cause=\"{faults}\"");
             Ok(())
         }
         mend::Examined::Broken(_) => Err(failure),

@@ -173,6 +173,9 @@ pub(super) fn records(connection: &Connection, state: &mut State, damage: &mut F
         Err(failure) if failure.breaks_connection() => return Err(failure),
         Err(_) => damage.structure.push("a member's record does not match its checksum".to_string()),
     }
+    if schema::record(connection)?.is_some_and(|record| !record.has_recovered()) {
+        return Ok(());
+    }
     let mut statement = connection.prepare(
         "SELECT id, stamp, origin, dot, flags, expires_at, hash, scope, collection, key, value FROM recovered
          WHERE NOT settled",

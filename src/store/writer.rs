@@ -1,6 +1,10 @@
 //! The thread that owns the writing connection: takes what has gathered, commits it, answers, and tidies when idle.
 //!
-//! Serves no reads. Knows nothing of rows: that is `commit` and below.
+//! Serves no reads. Knows nothing of rows: that is `commit` and below. What it does after an error is `again`, what it does
+//! when idle `tidy`.
+
+mod again;
+mod tidy;
 
 use super::commit::{After, Job, Open, Session};
 use super::copy::{Desk, May};
@@ -8,23 +12,20 @@ use super::counters::Tally;
 use super::failure::{self, Failure};
 use super::inbox::{Bounds, Inbox, Taken};
 use super::keeper::Keeper;
-use super::mend::{self, Examined};
 use super::reader::{Gate, report};
 use super::scrub::{Damage, Finding};
 use super::space::Space;
 use super::state::State;
-use super::{Options, open, recover, schema};
+use super::{Options, schema};
 use crate::error::Error;
-use crate::replica::Request;
 use crate::time::Millis;
 use async_channel::Sender;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use std::rc::Rc;
-use std::string::{String, ToString};
+use std::string::String;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -35,19 +36,7 @@ const BATCH: Bounds = Bounds { jobs: 256, bytes: 512 * 1024 };
 /// After a commit that several shared, those who were answered are given this long to come again, so that commits do
 /// not alternate between many requests and few.
 const COME_AGAIN: Duration = Duration::from_micros(200);
-/// A log shorter than this share of its bound is left alone when idle: its pages will change again, and each copy wears
-/// the card.
-const IDLE_LOG_SHARE: u64 = 4;
-/// Free pages given back to the file system in one step.
-const VACUUM_PAGES: u32 = 64;
-/// Fewer free pages are kept: they will be used again.
-const FREE_PAGES_KEPT: i64 = 256;
 const PAGE_BYTES: u64 = 4096;
-/// What was found sound is not looked at again before this, milliseconds.
-const EXAMINED_MS: Millis = 60_000;
-/// How long a checkpoint waits for readers of another program.
-const CHECKPOINT_BUSY: Duration = Duration::from_secs(1);
-const BUSY: Duration = Duration::from_secs(10);
 /// Steps of SQLite's virtual machine from one sign of life to the next: some milliseconds of work.
 const STEPS_PER_BEAT: i32 = 100_000;
 /// Pages that are copied between two commits while a backup is made: a writer waits that long.
@@ -245,30 +234,6 @@ impl Writer {
         }
     }
 
-    /// After an I/O error: opens the database anew and carries out what was left undone.
-    fn mend(&mut self, mut undone: Vec<Job>) {
-        loop {
-            let before = self.tally.read().recovered;
-            self.reopen();
-            if undone.is_empty() {
-                return;
-            }
-            if self.tally.read().recovered > before {
-                // They were meant for another database.
-                let message = "the database was damaged and has been rebuilt, nothing of this was stored: try again";
-                return refuse(undone, &Error::persistence(message, None));
-            }
-            let after;
-            (after, undone) = match self.session() {
-                Ok(mut session) => session.one_by_one(undone),
-                Err(error) => return refuse(undone, &error),
-            };
-            if after == After::Good {
-                return;
-            }
-        }
-    }
-
     /// The connection, opened again if it must be.
     fn session(&mut self) -> Result<Session<'_>, Error> {
         if let Some(why) = &self.read_only {
@@ -284,112 +249,6 @@ impl Writer {
                 Ok(Session { connection, state, space, path: &options.path, unsure: false })
             }
         }
-    }
-
-    /// After an I/O error: nothing that the old connection believes is believed any more.
-    fn reopen(&mut self) {
-        if let Err(failure) = self.try_reopen() {
-            let error = failure.into_error("opening again after a disk error", &self.options.path);
-            log::error!("event=StoreReopen error=\"{error}\"");
-        }
-    }
-
-    fn try_reopen(&mut self) -> Result<(), Failure> {
-        // No other connection may keep the old index of the log alive.
-        let (gate, keeper) = (Arc::clone(&self.gate), Arc::clone(&self.keeper));
-        let mut reading = gate.hold();
-        reading.close();
-        let _kept_out = keeper.keep_out();
-        if let Some(connection) = self.connection.take() {
-            // What follows reads the log as it is on disk; this connection writes nothing more.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            drop(connection);
-        }
-        match self.open_again() {
-            Err(failure) if failure.is_corruption() => self.recover(failure)?,
-            opened => opened?,
-        }
-        reading.open(&self.options)?;
-        self.tally.count(|counters| counters.reopened += 1);
-        log::warn!("event=StoreReopened path={}", self.options.path.display());
-        Ok(())
-    }
-
-    fn open_again(&mut self) -> Result<(), Failure> {
-        let path = self.options.path.clone();
-        open::settle_log(&*self.options.disk, &path)?;
-        let mut connection = open::writer(&self.options)?;
-        open::sync_folder(&*self.options.disk, open::folder_of(&path))?;
-        self.give_pulse(&mut connection)?;
-        if std::mem::take(&mut self.suspect) {
-            match mend::examine(&connection)? {
-                Examined::Sound => self.sound_at = Some(self.last_now),
-                Examined::Mended(faults) => log::error!("event=IndexesRebuilt cause=\"{faults}\""),
-                Examined::Broken(faults) => return Err(failure::broken(&path, &faults).into()),
-            }
-        } else if let Err(failure) = open::quick_check(&connection, &path) {
-            super::start::mend_in_place(&connection, failure)?;
-        }
-        if self.options.wal {
-            connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
-        }
-        self.state = State::load(&connection)?;
-        self.adopt(connection)
-    }
-
-    /// Sets the damaged database aside and goes on with what takes its place. Where nothing can, nothing is written from
-    /// here on.
-    fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
-        let options = Arc::clone(&self.options);
-        let cause = failure.into_error("reading", &options.path);
-        if let Err(error) = recover::begin(&options, &cause.to_string()) {
-            if matches!(error, Error::DatabaseCorruption { .. }) {
-                log::error!("event=DatabaseReadOnly cause=\"{error}\"");
-                self.read_only = Some(error.to_string());
-                return Ok(());
-            }
-            return Err(error.into());
-        }
-        recover::make_way(&options)?;
-        let mut random = || self.random.u64(..);
-        let connection = open::writer(&options)?;
-        open::schema(&connection, &options.path, true, &mut random)?;
-        let (mut state, _, _) = super::start::start(&connection, &mut random)?;
-        recover::carry_over(&connection, &options, &mut state, self.state.knowledge.version, &mut random)?;
-        self.state = state;
-        self.stage_lost = true;
-        self.tally.count(|counters| counters.recovered += 1);
-        self.adopt(connection)
-    }
-
-    /// Damage was met: everything is looked at, unless that was just done and found nothing.
-    fn suspect(&mut self) {
-        let lately = self.sound_at.is_some_and(|at| self.last_now < at + EXAMINED_MS);
-        if self.read_only.is_none() && !lately {
-            self.suspect = true;
-            self.broken.get_or_insert_default();
-        }
-    }
-
-    /// Takes out what would put in force rows that were staged in a database that is no more.
-    fn without_lost_stage(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        if !self.stage_lost {
-            return jobs;
-        }
-        let (mut kept, mut lost) = (Vec::new(), Vec::new());
-        for job in jobs {
-            match &job.request {
-                Request::Stage { first: true, .. } => self.stage_lost = false,
-                Request::Stage { .. } | Request::Bootstrap { .. } if self.stage_lost => {
-                    lost.push(job);
-                    continue;
-                }
-                _ => {}
-            }
-            kept.push(job);
-        }
-        refuse(lost, &Error::persistence("the database was rebuilt: the bootstrap begins again", None));
-        kept
     }
 
     /// A check of the whole file may take minutes: whoever watches over this thread sees that it goes on.
@@ -418,82 +277,6 @@ impl Writer {
 
     fn log_bytes(&self) -> u64 {
         u64::try_from(self.log_pages.load(Ordering::Relaxed)).unwrap_or(0) * PAGE_BYTES
-    }
-
-    /// Copies the log back into the database, so that it starts over.
-    fn checkpoint(&mut self, mode: CheckpointMode) {
-        let Some(connection) = self.connection.clone().filter(|_| self.options.wal) else { return };
-        // A check holds a snapshot for seconds, and nobody waits for that here.
-        let checked = self.keeper.is_reading();
-        let mode = if checked { CheckpointMode::PASSIVE } else { mode };
-        let waited = connection.busy_timeout(CHECKPOINT_BUSY);
-        let done = waited.and_then(|()| connection.wal_checkpoint_v2(None::<&str>, mode));
-        let done = done.and_then(|done| connection.busy_timeout(BUSY).map(|()| done)).map_err(Failure::from);
-        match done {
-            Ok((log, copied)) if log == copied => {
-                self.log_pages.store(0, Ordering::Relaxed);
-                self.checkpoint_at = self.options.log_bytes;
-                let now = self.last_now;
-                self.tally.count(|counters| {
-                    counters.checkpoints += 1;
-                    counters.last_checkpoint = Some(now);
-                });
-            }
-            Err(failure) if failure.breaks_connection() => {
-                log::error!(
-                    "event=CheckpointFailed error=\"{}\"",
-                    failure.into_error("copying the log", &self.options.path)
-                );
-                self.broken.get_or_insert_default();
-            }
-            // Another program reads an old state, or there is no room: the log grows until that ends. Tried again a step
-            // later.
-            Ok(_) if checked => self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4,
-            not_done => {
-                let error = not_done.err().map(|failure| failure.into_error("copying the log", &self.options.path));
-                let why = error.map_or_else(|| "another program reads it".to_string(), |error| error.to_string());
-                self.checkpoint_at = self.log_bytes() + self.options.log_bytes / 4;
-                self.tally.count(|counters| counters.checkpoints_put_off += 1);
-                if let Some(connection) = &self.connection {
-                    // Only the waiting time of foreign locks is at stake.
-                    let _ = connection.busy_timeout(BUSY);
-                }
-                log::warn!("event=CheckpointPutOff logBytes={} reason=\"{why}\"", self.log_bytes());
-            }
-        }
-    }
-
-    /// One step of what can wait: the log first, then free pages.
-    fn tidy(&mut self) {
-        self.untidy = false;
-        if self.log_bytes() >= self.options.log_bytes / IDLE_LOG_SHARE {
-            self.checkpoint(CheckpointMode::PASSIVE);
-        }
-        match self.vacuum() {
-            Ok(more) => self.untidy = more,
-            Err(failure) if failure.breaks_connection() => drop(self.broken.get_or_insert_default()),
-            Err(failure) => {
-                log::warn!(
-                    "event=VacuumFailed error=\"{}\"",
-                    failure.into_error("giving pages back", &self.options.path)
-                );
-            }
-        }
-    }
-
-    /// Gives some free pages back where a quarter of the file is free. Says whether there are more.
-    fn vacuum(&mut self) -> Result<bool, Failure> {
-        let Some(connection) = self.connection.clone() else { return Ok(false) };
-        let count = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-        let (free, pages) = (count("PRAGMA freelist_count")?, count("PRAGMA page_count")?);
-        if free <= FREE_PAGES_KEPT || free < pages / 4 {
-            return Ok(false);
-        }
-        open::to_the_end(&connection, &std::format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-        if self.log_bytes() > self.checkpoint_at {
-            self.checkpoint(CheckpointMode::RESTART);
-        }
-        Ok(true)
     }
 
     /// The orderly stop: marked, copied back, the log removed.

@@ -26,6 +26,8 @@ enum Scene {
     Creation,
     /// After an orderly stop.
     Start,
+    /// After an orderly stop of an earlier release, with an earlier schema.
+    Migration,
     /// After `kill -9`, with a log or a hot journal.
     StartAfterKill,
     Stop,
@@ -36,12 +38,13 @@ enum Scene {
     StartRestored,
 }
 
-const SCENES: [Scene; 10] = [
+const SCENES: [Scene; 11] = [
     Scene::Commit,
     Scene::GroupCommit,
     Scene::Checkpoint,
     Scene::Creation,
     Scene::Start,
+    Scene::Migration,
     Scene::StartAfterKill,
     Scene::Stop,
     Scene::Backup,
@@ -115,6 +118,14 @@ impl Stage {
         }
         Ok(stored)
     }
+    /// An orderly stop; what is there then is of the first schema.
+    pub(crate) fn stop_and_age(&mut self) -> Outcome {
+        self.node.stop()?;
+        match self.node.age() {
+            Ok(true) => Ok(()),
+            other => Err(format!("to the first schema: {other:?}")),
+        }
+    }
     /// What is there before the error.
     fn prepare(&mut self, scene: Scene) -> Outcome {
         if scene == Scene::Creation {
@@ -127,6 +138,7 @@ impl Stage {
         }
         match scene {
             Scene::Start => self.node.stop()?,
+            Scene::Migration => self.stop_and_age()?,
             Scene::StartAfterKill => {
                 // In the middle of a commit, so that there is something to roll back.
                 let request = self.request(0..20, 3000);
@@ -175,7 +187,7 @@ impl Stage {
                 let _ = self.node.restore();
                 Ok(())
             }
-            Scene::Creation | Scene::Start | Scene::StartAfterKill | Scene::StartRestored => {
+            Scene::Creation | Scene::Start | Scene::Migration | Scene::StartAfterKill | Scene::StartRestored => {
                 let _ = self.node.start();
                 Ok(())
             }

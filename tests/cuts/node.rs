@@ -229,6 +229,19 @@ impl Node {
         self.note_fault();
         closed.map_err(|error| error.to_string())
     }
+    /// The database, which is stopped, becomes one of the first schema, so that its next start migrates. Says whether it did: not
+    /// while rows wait for a person, which that schema had no place for.
+    pub(crate) fn age(&self) -> Result<bool, rusqlite::Error> {
+        use rusqlite::{Connection, OpenFlags};
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let sqlite = Connection::open_with_flags_and_vfs(self.bed.path(DATABASE), flags, crate::vfs::NAME)?;
+        sqlite.pragma_update(None, "synchronous", "EXTRA")?;
+        if sqlite.query_row("SELECT EXISTS (SELECT 1 FROM recovered)", [], |row| row.get(0))? {
+            return Ok(false);
+        }
+        sqlite.execute_batch("BEGIN; DROP TABLE recovered; UPDATE schema SET version = 1; COMMIT")?;
+        sqlite.close().map(|()| true).map_err(|(_, error)| error)
+    }
     /// The power goes, if it has not gone yet; the machine stands on what is left, not started.
     pub(crate) fn cut(&mut self, how: Cut) {
         let left = self.bed.cut(how);

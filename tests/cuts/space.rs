@@ -1,4 +1,5 @@
-//! A disk with room for so many bytes and not one more: during writes, the checkpoint, the first start and a later one.
+//! A disk with room for so many bytes and not one more: during writes, the checkpoint, the first start, a later one and a
+//! migration.
 //! What was answered is true, deletes make room again, and after a power cut nothing is missing.
 
 use crate::bed::Plan;
@@ -9,16 +10,27 @@ use crate::media::Cut;
 /// Steps of the sweep, each half a page.
 const STEP: u64 = 2048;
 
+/// What there is before the disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Documents,
+    /// The same, of an earlier release: the start migrates when there is no room.
+    EarlierSchema,
+}
+
 /// Writes until it is full and beyond, with `room` bytes left; then there is room again.
-fn filled(wal: bool, room: u64, documents_first: bool) -> Outcome {
+fn filled(wal: bool, room: u64, before: Before) -> Outcome {
     let mut stage = Stage::new(wal, room);
-    if documents_first {
+    if before != Before::Nothing {
         stage.node.start()?;
         for part in 0..4 {
             let request = stage.request(part * 5..part * 5 + 7, 700);
             stage.ask(vec![request])?;
         }
-        if room.is_multiple_of(3) {
+        if before == Before::EarlierSchema {
+            stage.stop_and_age()?;
+        } else if room.is_multiple_of(3) {
             // The start, with its own writes, comes when there is no room.
             stage.node.kill();
         }
@@ -69,10 +81,10 @@ fn filled(wal: bool, room: u64, documents_first: bool) -> Outcome {
 fn sweep(wal: bool) {
     // Pages, and one byte less: a sweep that only meets whole pages would miss writes that are torn by the end.
     let steps = if std::env::var_os("CBDDC_CUTS_THOROUGH").is_some() { 1 } else { 5 };
-    for documents_first in [true, false] {
+    for before in [Before::Documents, Before::EarlierSchema, Before::Nothing] {
         for room in (0..90 * STEP).step_by(STEP as usize / 2 * steps).flat_map(|room| [room, room + 1]) {
-            if let Err(why) = filled(wal, room, documents_first) {
-                panic!("wal {wal}, room for {room} bytes, documents before: {documents_first}: {why}");
+            if let Err(why) = filled(wal, room, before) {
+                panic!("wal {wal}, room for {room} bytes, before: {before:?}: {why}");
             }
         }
     }

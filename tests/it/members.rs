@@ -35,8 +35,8 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
     let Some(lan) = Lan::new(test, 3) else { return };
     let node = |at: usize, name: &str| {
         on(&lan.hosts[at], name)
-            .set("Cluster__PeerConfirmationLagThresholdMs", "1500")
-            .set("Cluster__PeerConfirmationCriticalLagThresholdMs", "5000")
+            .set("Cluster__PeerConfirmationLagThresholdMs", "3000")
+            .set("Cluster__PeerConfirmationCriticalLagThresholdMs", "12000")
             .set("Cluster__HealthCheckIntervalMs", "1000")
             .started()
     };
@@ -46,15 +46,19 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
 
     lan.hosts[2].plug("down");
     left.put("c", "k1", "1").expect(201);
+    // On a busy machine the one that is there may be late for a moment, too.
     let turns = |status: &str| {
-        wait_for(SOON, &format!("health is {status}"), || {
-            Some(health(&left)).filter(|health| health["status"] == status)
+        wait_for(SOON, &format!("health is {status} because of cut-off alone"), || {
+            let is_it = |health: &Value| {
+                health["status"] == status
+                    && health["entries"]["cbddc"]["data"]["laggingPeers"] == serde_json::json!(["cut-off"])
+            };
+            Some(health(&left)).filter(is_it)
         })
     };
     let degraded = turns("Degraded");
     let data = &degraded["entries"]["cbddc"]["data"];
-    assert_eq!(data["laggingPeers"], serde_json::json!(["cut-off"]), "{degraded}");
-    assert!((1_501..=5_000).contains(&data["maxLagMs"].as_u64().unwrap()), "{degraded}");
+    assert!((3_001..=12_000).contains(&data["maxLagMs"].as_u64().unwrap()), "{degraded}");
     assert_eq!(left.ask("GET", "/health", &[], b"").status, 200);
     assert_eq!(left.cli(&["health"]).status.code(), Some(1));
     wait("the node's own health check warns", || {
@@ -62,8 +66,7 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
             |line: &str| line.contains("WARN") && line.contains("health check") && line.contains("lagging=\"cut-off\"");
         left.log().lines().any(warned).then_some(())
     });
-    let unhealthy = turns("Unhealthy");
-    assert_eq!(unhealthy["entries"]["cbddc"]["data"]["laggingPeers"], serde_json::json!(["cut-off"]));
+    turns("Unhealthy");
     assert_eq!(left.ask("GET", "/health", &[], b"").status, 503);
     assert_eq!(left.cli(&["health"]).status.code(), Some(2));
 

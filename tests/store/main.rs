@@ -9,6 +9,7 @@ mod damage;
 mod feed;
 mod flips;
 mod full;
+mod migration;
 mod model;
 mod place;
 mod recover;

@@ -59,6 +59,21 @@ fn who_dials_when_both_could_is_the_lower_replica_and_the_other_is_patient() {
 }
 
 #[test]
+fn a_newcomer_is_answered_with_a_beacon_within_half_a_second_and_who_is_known_is_not() {
+    let mut desk = discovering();
+    for _ in 0..4 {
+        desk.wait(5_500);
+    }
+    let beacons = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Announce { .. })).count();
+    let soon = |desk: &mut Desk, uptime| {
+        let heard = desk.hear(2, &beacon(2, uptime));
+        beacons(&heard) + (0..5).map(|_| beacons(&desk.wait(100))).sum::<usize>()
+    };
+    assert_eq!(soon(&mut desk, 0), 1);
+    assert_eq!(soon(&mut desk, 500), 0);
+}
+
+#[test]
 fn who_is_linked_is_not_dialled() {
     let mut desk = discovering();
     desk.meet(1, hello(2));

@@ -270,3 +270,46 @@ fn a_fork_that_storage_fails_leaves_nobody_waiting() {
     assert!(pulls(&desk.meet(2, hello_with_rows(3, 2))).is_empty(), "it is not known who asks");
     assert!(matches!(pulls(&desk.store_fails(fork))[..], [(2, _)]));
 }
+
+#[test]
+fn what_was_sent_beyond_a_damaged_row_is_sent_again_once_the_stream_may_close() {
+    let mut desk = Desk::new();
+    (desk.knowledge.sent, desk.knowledge.tail, desk.knowledge.covered_upto) = (9, 9, 9);
+    desk.knowledge.version += 1;
+    // A member that is away: it may have the damaged row, so the stream may not close.
+    desk.meet(2, hello(3));
+    desk.drive(Input::Unlinked { link: LinkId(2) });
+    desk.meet(1, hello(2));
+    let (ticket, _) = reads(&pull(&mut desk, 1)).remove(0);
+    let key = row_of(1, 2, 10).key;
+    let damaged = crate::replica::Damaged { local_seq: 2, key: Some(key.clone()) };
+    let Batch::Rows { rows, upto, closure, own, knowledge, .. } = batch(&desk, 1, 10, 0) else { unreachable!() };
+    let result = Ok(Batch::Rows { rows, upto, closure, own, knowledge, damaged: Some(damaged) });
+    let outputs = desk.drive(Input::Streamed { ticket, result });
+    let asked = sends(&outputs).into_iter().find_map(|(_, message)| match message {
+        Message::Fetch(fetch) => Some(fetch.nonce),
+        _ => None,
+    });
+    let nonce = asked.expect("the peer is asked first");
+    let nothing = crate::wire::Fetched { nonce, looked: 1, rows: Vec::new(), vector: VersionVector::new() };
+    let repair = stores(&desk.say(1, Message::Fetched(nothing))).remove(0).0;
+    let left = crate::replica::Repaired { left: alloc::vec![key.clone()], ..Default::default() };
+    let (ticket, stream) = reads(&desk.stored(repair, Reply::Repaired(left))).remove(0);
+    assert_eq!((stream.after, stream.passes_upto), (1, 2));
+    let (rows, knowledge) = (alloc::vec![row_of(1, 3, 10)], desk.knowledge.clone());
+    let closure = Some(closure_of(1, 9));
+    let result = Ok(Batch::Rows { rows, upto: 9, closure, own: 0, knowledge, damaged: None });
+    let outputs = desk.drive(Input::Streamed { ticket, result });
+    assert!(matches!(&batches(&outputs)[..], [(1, batch)] if batch.upto == 1 && batch.closure.is_none()));
+
+    // Somebody writes the key anew. Had the peer refused that batch, nothing in the next would tell it.
+    let body = Body::Live(b"1".to_vec());
+    let write = crate::replica::Write { key, body, expires_at: None, precondition: crate::replica::Precondition::None };
+    let request = crate::proto::Client::Write(alloc::vec![write]);
+    let ticket = stores(&desk.drive(Input::Client { client: 1, request })).remove(0).0;
+    desk.has_written(10);
+    let (stamp, origin) = (Stamp::new(WALL, 0), desk.knowledge.replica);
+    let written = crate::replica::Written { stamp, origin, seq: 10, existed: true, changed: true };
+    let next = reads(&desk.stored(ticket, Reply::Written(alloc::vec![Ok(written)])));
+    assert!(matches!(next.last(), Some((_, stream)) if stream.after == 1 && stream.passes_upto == 0), "{next:?}");
+}

@@ -182,7 +182,7 @@ impl Run {
     fn restart(&mut self, at: usize) -> Outcome {
         let stopped = self.nodes[at].stop();
         let dead = self.nodes[at].is_dead();
-        if let Err(why) = stopped
+        if let Err(why) = &stopped
             && !dead
             && !self.nodes[at].hurt
         {
@@ -192,12 +192,30 @@ impl Run {
         if dead {
             return Ok(());
         }
+        if stopped.is_ok() && self.random.u8(..3) == 0 {
+            self.age(at)?;
+        }
         match self.nodes[at].start() {
             Ok(()) => Ok(()),
             Err(_) if self.nodes[at].is_dead() => Ok(()),
             // A start that the disk refused is tried again when the disk is well.
             Err(_) if self.nodes[at].hurt => self.cut_or_start(at),
             Err(why) => Err(format!("start: {why}")),
+        }
+    }
+    /// The next start finds the schema of an earlier release.
+    fn age(&mut self, at: usize) -> Outcome {
+        let aged = self.nodes[at].age();
+        self.nodes[at].note_fault();
+        match aged {
+            Ok(true) => {
+                self.tally.count("migration");
+                self.say(|| format!("{at} has the first schema"));
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(_) if self.nodes[at].is_dead() || self.nodes[at].hurt => Ok(()),
+            Err(error) => Err(format!("to the first schema: {error}")),
         }
     }
     fn cut_or_start(&mut self, at: usize) -> Outcome {

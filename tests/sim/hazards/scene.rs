@@ -23,6 +23,7 @@ pub(super) fn plan(nodes: usize) -> Plan {
         loss: 0,
         doubled: 0,
         delay: 0,
+        card: 3,
         large: 0,
         thorough: true,
     }

@@ -54,7 +54,7 @@ impl Site {
             return self.crash(at);
         }
         self.hosts[at].answers = answers;
-        let most = if self.rng.u8(..8) == 0 { 40 } else { 3 };
+        let most = if self.rng.u8(..8) == 0 { 40 } else { self.plan.card };
         let delay = self.rng.u64(0..most);
         self.after(delay, Event::Answers { host: at, epoch });
         Ok(())

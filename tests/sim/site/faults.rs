@@ -2,7 +2,7 @@
 
 use super::{Event, Outcome, Site};
 use cbddc::proto::Client;
-use cbddc::row::{Head, Row, RowKey};
+use cbddc::row::{Head, Row};
 use cbddc::time::{Millis, Stamp};
 use std::rc::Rc;
 
@@ -76,6 +76,8 @@ pub struct Plan {
     pub loss: u8,
     pub doubled: u8,
     pub delay: Millis,
+    /// Longest time of a read, and of an answer after the commit: a slow card.
+    pub card: Millis,
     /// Bytes of each document at some of the keys: with them a bootstrap takes several batches.
     pub large: usize,
     pub thorough: bool,
@@ -100,6 +102,7 @@ impl Plan {
         // Of its own, so that the other runs are those that they were.
         let mut rot = fastrand::Rng::with_seed(seed ^ 0x0b17_2075);
         let rots = rot.u8(..4) == 0;
+        let mut card = fastrand::Rng::with_seed(seed ^ 0x510c_a2d5);
         let mut plan = Plan {
             faults,
             nodes,
@@ -118,6 +121,7 @@ impl Plan {
             loss: if rng.u8(..3) == 0 { rng.u8(1..100) } else { 0 },
             doubled: if rng.u8(..3) == 0 { 40 } else { 0 },
             delay: if rng.u8(..4) == 0 { rng.u64(1..60) } else { 0 },
+            card: if card.u8(..4) == 0 { card.u64(10..120) } else { 3 },
             large: 0,
             thorough: false,
         };
@@ -248,8 +252,18 @@ impl Site {
             let whole = !row.is_local() && !table.damaged.contains_key(&head.local_seq);
             whole && head.local_seq <= table.knowledge.covered_upto && elsewhere(row)
         };
-        let rows: Vec<RowKey> = table.rows.rows.values().filter(fit).map(|(row, _)| row.key.clone()).collect();
-        let Some(key) = self.rng.choice(rows) else { return false };
+        let rows: Vec<&Row> = table.rows.rows.values().filter(fit).map(|(row, _)| &**row).collect();
+        // Sooner one of which somebody has an older version still: taking that would undo a write.
+        let older = |row: &&Row| {
+            let mut others = self.hosts.iter().filter(|host| tracked.contains(&host.device));
+            others.any(|host| host.table.readable(&row.key).is_some_and(|there| there.rank() < row.rank()))
+        };
+        let sooner: Vec<&Row> = rows.iter().copied().filter(older).collect();
+        if sooner.is_empty() && self.rng.u8(..4) > 0 {
+            return false;
+        }
+        let Some(row) = self.rng.choice(if sooner.is_empty() { rows } else { sooner }) else { return false };
+        let key = row.key.clone();
         let (garbled, shift) = (self.rng.bool(), self.rng.u64(..2_000));
         self.hosts[at].table.rot(&key, |head| {
             if garbled {

@@ -188,12 +188,12 @@ impl Site {
                 }
                 Output::Stream { ticket, stream } => {
                     let epoch = self.hosts[at].epoch;
-                    let delay = self.rng.u64(0..3);
+                    let delay = self.rng.u64(0..self.plan.card);
                     self.after(delay, Event::Read { host: at, epoch, ticket, stream });
                 }
                 Output::Look { ticket, keys } => {
                     let epoch = self.hosts[at].epoch;
-                    let delay = self.rng.u64(0..3);
+                    let delay = self.rng.u64(0..self.plan.card);
                     self.after(delay, Event::Look { host: at, epoch, ticket, keys });
                 }
                 Output::Answer { client, result } => {
