@@ -3,7 +3,7 @@
 import re
 
 from .lan import Lan
-from .guest import install
+from .guest import BOOT_PATIENCE, install
 from .pair import converged, linked
 from .say import check, run, say
 from .site import Site, install_node, new_key, package, settings, together
@@ -40,7 +40,7 @@ def partition(arch="arm64"):
         with open(small, "wb") as file:
             file.truncate(8 * 1024 * 1024)
         run("mke2fs", "-q", "-t", "ext4", str(small))
-        board = site.board("parted", arch)
+        board = site.board("parted", arch, udev=True)
         board.extra.append(small)
         board.boot()
         board.do("umask 022; mkdir -p /var/lib/cbddc; cp /dev/vdc /var/small.raw; echo '/var/small.raw /var/lib/cbddc ext4 loop,nofail 0 0' >> /etc/fstab; systemctl daemon-reload; mount /var/lib/cbddc || true", 300)
@@ -97,7 +97,7 @@ def clock(arch="arm64"):
             if number < 2:
                 board.shut_down()
                 board.boot(early)
-                board.api.until_it_serves(300)
+                board.api.until_it_serves(BOOT_PATIENCE)
         board.wait_for("health is Healthy", "cbddc health")
         say(f"a clock that begins in 1970 at every boot (the board believed it was {year}): each write wins over the one before")
 
@@ -117,7 +117,7 @@ def twice(arch="arm64"):
         shutil.copy(first.disk, second.disk)
         together(first.boot, second.boot)
         for board in (first, second):
-            board.api.until_it_serves(300)
+            board.api.until_it_serves(BOOT_PATIENCE)
         first.wait_for("the two have told each other apart",
                        "journalctl -b -u cbddc -o cat --no-pager | grep -q 'another device has this device\\|disk was rolled back or cloned\\|takes a new identity\\|peer linked'", 600)
         first.do("cbddc put notes first 1")

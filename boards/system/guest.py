@@ -25,6 +25,12 @@ MACHINES = {
 CONSOLES = {"arm64": "ttyAMA0", "armhf": "ttyAMA0", "amd64": "ttyS0"}
 
 
+# Of the kernel's own checks and hardenings those that an emulated processor pays for at every boot.
+PLAIN = "nokaslr audit=0 apparmor=0 mitigations=off init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1"
+# Only where a disk is to be waited for: it goes through all devices at every boot.
+UDEV = ["systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service"]
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -34,9 +40,10 @@ def free_port():
 class Board:
     """A machine. Off at first; `boot` and `cut_power` as often as wanted, always with the same disk."""
 
-    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None):
+    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False):
         self.folder, self.name, self.arch = folder / name, name, arch
         self.lan, self.address, self.extra, self.smp, self.memory = lan, address, list(extra), smp, memory
+        self.udev = udev
         self.base = Base(arch).made()
         self.folder.mkdir(parents=True)
         self.disk = self.folder / "disk.qcow2"
@@ -54,7 +61,9 @@ class Board:
         if self.arch == "amd64":
             # Emulated like the others: what a nested machine offers of its processor differs from host to host.
             machine += ["-accel", "tcg", "-cpu", "qemu64"]
-        words = f"root=/dev/vda1 console={CONSOLES[self.arch]} net.ifnames=0 quiet loglevel=4 systemd.hostname={self.name} panic=-1"
+        words = f"root=/dev/vda1 console={CONSOLES[self.arch]} net.ifnames=0 quiet loglevel=4 systemd.hostname={self.name} panic=-1 {PLAIN}"
+        if not self.udev:
+            words += "".join(f" systemd.mask={unit}" for unit in UDEV)
         if self.address:
             words += f" lan={self.address}"
         disks = [f"file={self.disk},if=none,id=disk0,format=qcow2,cache={cache}"]
@@ -87,21 +96,24 @@ class Board:
                     raise Failure(f"{failure}\n{self.tail()}") from None
                 say(f"{self.name} boots again, since: {failure}")
 
-    def boot_once(self, more):
-        began = time.monotonic()
+    def start(self, more=()):
+        """Switched on, and not waited for."""
         port = free_port()
-        socket_path = self.folder / "agent.sock"
-        socket_path.unlink(missing_ok=True)
+        (self.folder / "agent.sock").unlink(missing_ok=True)
         log = open(self.folder / "qemu.log", "ab")
         self.machine = subprocess.Popen([*self.command(port), *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         self.api = Api(f"127.0.0.1:{port}")
 
+    def boot_once(self, more):
+        began = time.monotonic()
+        self.start(more)
+
         def connected():
             self.check_alive()
             agent = socket.socket(socket.AF_UNIX)
             try:
-                agent.connect(str(socket_path))
+                agent.connect(str(self.folder / "agent.sock"))
                 return agent
             except OSError:
                 agent.close()
@@ -135,7 +147,7 @@ class Board:
         code, _, output = line.decode().strip().partition(" ")
         return int(code), base64.b64decode(output).decode(errors="replace")
 
-    def does(self, command, patience=600):
+    def does(self, command, patience=BOOT_PATIENCE):
         """Carries out a shell command on the board; its exit code and what it wrote."""
         self.agent.settimeout(patience)
         self.send(command)
@@ -144,7 +156,7 @@ class Board:
         except TimeoutError:
             raise Failure(f"{self.name}: not done after {patience} s: {command}\n{self.tail()}") from None
 
-    def do(self, command, patience=600):
+    def do(self, command, patience=BOOT_PATIENCE):
         """The same; it must succeed."""
         code, output = self.does(command, patience)
         check(code == 0, f"{self.name}: exit code {code} of: {command}\n{output}")
@@ -154,7 +166,7 @@ class Board:
         encoded = base64.b64encode(text.encode()).decode()
         self.do(f"mkdir -p $(dirname {path}); (umask 077; echo {encoded} | base64 -d > {path}); chmod {mode} {path}")
 
-    def wait_for(self, what, command, patience=300):
+    def wait_for(self, what, command, patience=BOOT_PATIENCE):
         """Until a command succeeds."""
 
         def poll():

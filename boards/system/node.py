@@ -38,8 +38,9 @@ class Api:
         except (OSError, http.client.HTTPException, Failure, ValueError):
             return None
 
-    def until_it_serves(self, patience):
+    def until_it_serves(self, patience, still=lambda: None):
         def serves():
+            still()
             try:
                 return self.ask("GET", "/livez", patience=10)[0] == 200
             except (OSError, http.client.HTTPException):

@@ -44,14 +44,16 @@ def attempt(times, work):
 
 def wait(what, patience, poll):
     """Polls until it gives something; fails after `patience` seconds."""
-    deadline = time.monotonic() + patience
+    deadline, pause = time.monotonic() + patience, 0.25
     while True:
         found = poll()
         if found:
             return found
         if time.monotonic() > deadline:
             raise Failure(f"waited {patience} s in vain: {what}")
-        time.sleep(0.25)
+        # What is asked of an emulated board takes time from what is waited for.
+        time.sleep(pause)
+        pause = min(2.0, pause * 1.3)
 
 
 def check(holds, text):

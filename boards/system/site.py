@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from .base import PLACE, TOP
-from .guest import Board, install, packages_disk
+from .guest import BOOT_PATIENCE, Board, install, packages_disk
 from .node import TOKEN
 from .say import Failure, run
 
@@ -95,7 +95,7 @@ def install_node(board, key, name=None, **sections):
     board.write("/etc/cbddc/api.token", TOKEN + "\n", "644")
     install(board, name or package(board.arch).name, key, settings(**sections))
     board.wait_for("the service is active", "systemctl is-active -q cbddc")
-    board.api.until_it_serves(120)
+    board.api.until_it_serves(BOOT_PATIENCE)
 
 
 def sums(board, collection):
