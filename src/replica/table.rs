@@ -57,6 +57,11 @@ pub trait Table {
     /// The head of a row; local rows, tombstones and expired rows too. Of the rows in force the checksum is looked at:
     /// a damaged one is said to be.
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Self::Error>;
+    /// Where [`Table::head`] has found nothing in force and the answer depends on it: fails where a search could have gone astray.
+    ///
+    /// # Errors
+    /// What leads there is damaged.
+    fn confirm_absent(&mut self, key: &RowKey) -> Result<(), Self::Error>;
     /// The row in force at a key, if it is whole.
     fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Self::Error>;
     /// Inserts a row at position `head.local_seq`, in place of the row at `replaces`, which has the same key.

@@ -69,6 +69,10 @@ impl Knowledge {
         sending: bool,
     ) -> Result<Result<Written, Refused>, T::Error> {
         let before = table.head(Area::Rows, &write.key)?;
+        let conditional = !matches!(write.precondition, Precondition::None | Precondition::Accepted(..));
+        if before.is_none() && (conditional || write.body == Body::Tombstone) {
+            table.confirm_absent(&write.key)?;
+        }
         let visible = before.filter(|head| head.is_visible(now.millis));
         let holds = match write.precondition {
             Precondition::None | Precondition::Accepted(..) => true,

@@ -12,7 +12,7 @@ use super::open::{self, beside};
 use super::space::file_bytes;
 use super::state::State;
 use super::verify::{self, Findings};
-use super::{Finding, Options, WAL_BYTES_MAX, schema, scrub};
+use super::{Finding, Options, WAL_BYTES_MAX, header, schema, scrub};
 use crate::error::Error;
 use crate::replica::Knowledge;
 use rusqlite::{Connection, ErrorCode};
@@ -112,8 +112,16 @@ pub(super) fn offline(disk: &dyn Disk, path: &Path) -> Result<Checked, Error> {
     let lock = open::lock(disk, path)?;
     let log = ["-wal", "-journal"].iter().any(|log| file_bytes(disk, &beside(path, log)) > 0);
     let checked = if log { with_log(disk, path) } else { verify::file(disk, path, || false).map(of_file) };
+    let header = disk.read_start(path, 100).unwrap_or_default();
     drop(lock);
-    checked
+    checked.map(|mut checked| {
+        if header::versions_are_wrong(&header) {
+            checked
+                .structure
+                .push("the version of the file's format is none that there is: a start puts it right".into());
+        }
+        checked
+    })
 }
 
 fn of_file(found: verify::Verified) -> Checked {

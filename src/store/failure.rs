@@ -165,6 +165,12 @@ pub(super) fn closed() -> Error {
     Error::persistence("the store is closed; nothing was changed", None)
 }
 
+/// An index does not lead to the rows that it should; the writing thread builds it anew.
+pub(super) fn index_astray() -> Error {
+    let message = "an index is damaged on disk and is built anew now; nothing was changed: try again".into();
+    Error::DatabaseCorruption { message, source: None }
+}
+
 fn damaged_database(error: rusqlite::Error, doing: &str, path: &Path) -> Error {
     let at = path.display();
     Error::DatabaseCorruption {

@@ -13,6 +13,8 @@ use std::path::Path;
 const HEADER_BYTES: usize = 100;
 /// Where the application id stands (SQLite's file format, section 1.3).
 const ID_AT: usize = 68;
+/// Where the versions of the format stand, for writing and for reading.
+const VERSIONS_AT: usize = 18;
 
 /// A rollback journal begins with this; the number of pages before the transaction stands in bytes 16 to 19 (section 3).
 const JOURNAL: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
@@ -84,6 +86,29 @@ pub(super) fn is_being_created(disk: &dyn Disk, path: &Path) -> Result<bool, Err
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failure::file("reading", &journal, error)),
     }
+}
+
+/// Puts the two bytes right that say how the file is read and written (section 1.3: 1 or 2): with another one in the second place
+/// SQLite does not open it, with one in the first it would never write. Says whether one was wrong.
+pub(super) fn mend_versions(disk: &dyn Disk, path: &Path, wal: bool) -> Result<bool, Error> {
+    let header = match disk.read_start(path, HEADER_BYTES) {
+        Ok(header) => header,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failure::file("reading", path, error)),
+    };
+    if !versions_are_wrong(&header) {
+        return Ok(false);
+    }
+    let right = header[VERSIONS_AT..VERSIONS_AT + 2].iter().copied().find(|version| matches!(version, 1 | 2));
+    let right = right.unwrap_or(if wal { 2 } else { 1 });
+    let written = disk.write_at(path, VERSIONS_AT as u64, &[right, right]);
+    written.map(|()| true).map_err(|error| failure::file("mending", path, error))
+}
+
+/// Whether one of these bytes is none that there can be, in a file that is ours otherwise.
+pub(super) fn versions_are_wrong(header: &[u8]) -> bool {
+    let wrong = |header: &[u8]| header[VERSIONS_AT..VERSIONS_AT + 2].iter().any(|version| !matches!(version, 1 | 2));
+    header.len() >= HEADER_BYTES && matches!(of(header), Kind::Database | Kind::Backup) && wrong(header)
 }
 
 /// Writes an application id over the one that is there: four bytes of one sector.

@@ -7,8 +7,10 @@ use super::Options;
 use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
 use super::header::{self, Kind};
+use super::ledger;
 use super::recover;
 use super::restore;
+use super::salvage;
 use super::schema;
 use crate::error::Error;
 use crate::mutants::{Mutant, planted};
@@ -31,6 +33,8 @@ pub(super) struct Place {
     pub(super) lock: Held,
     /// There was none, or an empty file.
     pub(super) new: bool,
+    /// It is empty, and was not: backups of it were made.
+    pub(super) lost: bool,
 }
 
 /// A file that stands beside the database: `-wal`, `-shm`, `-journal`, `.lock`.
@@ -71,7 +75,9 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     make_folder(disk, path)?;
     let lock = lock(disk, path)?;
     restore::notice(disk, path)?;
-    let (at, next) = (path.display(), "set Persistence.DatabasePath to another file");
+    let at = path.display();
+    let next = "set Persistence.DatabasePath to another file, or put a backup in its place with 'cbddc restore FILE'";
+    let mut lost = false;
     let new = match header::kind(disk, path)? {
         // A recovery was cut off behind the first of its steps: an empty file here would be taken for the last.
         None if recover::is_under_way(disk, path) => true,
@@ -79,15 +85,25 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
             disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
             true
         }
-        Some(Kind::Empty) => true,
+        Some(Kind::Empty) => {
+            lost = ledger::read(disk, path).last.is_some();
+            true
+        }
         Some(Kind::Database | Kind::Backup) => false,
         Some(Kind::Other) if header::is_being_created(disk, path)? => true,
+        // Its first sector is lost, and rows or records of ours are in it: SQLite will refuse it, and it is recovered.
+        Some(Kind::Other | Kind::Foreign) if holds_rows(disk, path)? => false,
         Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
         Some(Kind::Foreign) => {
             return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
         }
     };
-    Ok(Place { lock, new })
+    Ok(Place { lock, new, lost })
+}
+
+fn holds_rows(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
+    let remains = salvage::survey(disk, path).map_err(|error| failure::file("reading", path, error))?;
+    Ok(remains.whole > 0 || remains.knowledge.is_some())
 }
 
 /// Makes the names in a folder durable.

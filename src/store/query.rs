@@ -4,7 +4,7 @@
 
 use super::codec::{self, moment, scope};
 use super::failure::Failure;
-use super::scrub::{Damage, Finding};
+use super::scrub::{self, Damage, Finding};
 use super::space::file_bytes;
 use super::sql::ROW;
 use super::state::area_in_force;
@@ -32,7 +32,13 @@ pub(super) fn get(
 ) -> Result<Option<(Document, Option<Millis>)>, Failure> {
     let area = area_in_force(connection)?;
     match find(connection, area, key, now)? {
-        Looked::Nothing => Ok(None),
+        Looked::Nothing => match scrub::leads_astray(connection, &ROW[area], key)? {
+            None => Ok(None),
+            Some(seq) => {
+                met.push(Finding { seq, key: None, damage: Damage::Index });
+                Err(super::failure::index_astray().into())
+            }
+        },
         Looked::Found(document, expires_at) => Ok(Some((document, expires_at))),
         Looked::Damaged(seq) => {
             met.push(Finding { seq, key: Some(key.clone()), damage: Damage::Row });

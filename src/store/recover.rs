@@ -9,6 +9,7 @@ use super::disk::{Disk, Entry};
 use super::failure::{self, Failure};
 use super::open::{beside, folder_of, sync_folder};
 use super::salvage::{self, Remains};
+use super::space::file_bytes;
 use super::state::State;
 use super::table::SqlTable;
 use super::{Options, aside, backup, restore};
@@ -17,6 +18,7 @@ use crate::id::{ReplicaId, VersionVector};
 use crate::replica::Table;
 use crate::row::Row;
 use crate::time::{Reading, Stamp};
+use rusqlite::wal::CheckpointMode;
 use serde::{Deserialize, Serialize};
 use std::format;
 use std::io;
@@ -28,6 +30,8 @@ use std::vec::Vec;
 const UNDER_WAY: &str = ".recovering";
 /// The note of one that is over, until a person has acknowledged it.
 const INCIDENT: &str = ".incident";
+/// Incidents that nobody acknowledged are remembered as far as this.
+const EARLIER_MAX: usize = 8;
 /// Rows that are carried over in one transaction.
 const CARRIED_AT_ONCE: usize = 512;
 const CARRIED_BYTES: usize = 1024 * 1024;
@@ -48,6 +52,9 @@ pub struct Incident {
     pub damaged: u64,
     /// Pages in it that could not be read.
     pub unreadable_pages: u64,
+    /// Where databases are that were set aside before it, in incidents that nobody had acknowledged.
+    #[serde(default)]
+    pub earlier: Vec<PathBuf>,
 }
 
 impl Incident {
@@ -57,9 +64,14 @@ impl Incident {
             Some(backup) => format!("the backup {} was brought back", backup.display()),
             None => "no good backup was found, so it began empty".to_string(),
         };
+        let earlier: Vec<String> = self.earlier.iter().map(|at| at.display().to_string()).collect();
+        let earlier = match earlier.is_empty() {
+            true => String::new(),
+            false => format!("; so were {} before it", earlier.join(", ")),
+        };
         format!(
             "the database was damaged and is set aside as {}: {from}, and {} whole rows were carried over; {} rows and {} pages \
-             could not be read. What only they held, and no peer has, is missing",
+             could not be read. What only they held, and no peer has, is missing{earlier}",
             self.set_aside.display(),
             self.carried,
             self.damaged,
@@ -121,16 +133,37 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     };
     log::error!("event=DatabaseDamaged path={at} cause=\"{found}\"");
     let remains = salvage::survey(disk, path).map_err(|error| failure::file("reading", path, error))?;
-    let peers = recovery.peers || remains.members.values().any(|member| member.tracked);
+    let peers = recovery.peers || remains.members_unread || remains.members.values().any(|member| member.tracked);
     if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
         let message = format!(
             "{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}"
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
+    let (needed, free) = (room_needed(options), free_bytes(options)?);
+    if free < needed {
+        let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+        let message = format!(
+            "{at} is damaged: {found}; a recovery needs {} MiB beside it and {} MiB are free, so it is left as it is: free some \
+             space and start the node again",
+            mib(needed),
+            mib(free)
+        );
+        return Err(Error::DatabaseCorruption { message, source: None });
+    }
     let set_aside = aside::free_name(disk, path);
     let under_way = UnderWay { found: found.to_string(), set_aside, backup: None };
     note(disk, path, UNDER_WAY, &under_way)
+}
+
+/// What is carried over may become as large as what is set aside, and its log and the bound on free space come on top.
+fn room_needed(options: &Options) -> u64 {
+    let (disk, path) = (&*options.disk, &options.path);
+    file_bytes(disk, path) + file_bytes(disk, &beside(path, "-wal")) + 2 * options.log_bytes + options.min_free_bytes
+}
+fn free_bytes(options: &Options) -> Result<u64, Error> {
+    let free = options.disk.free_bytes(&options.path);
+    free.map_err(|error| failure::file("asking for free space", &options.path, error))
 }
 
 /// Moves the damaged database out of the way and puts a backup, or nothing, in its place; unless that is done already.
@@ -181,6 +214,8 @@ pub(super) fn carry_over(
         waiting: Vec::new(),
         bytes: 0,
         carried: 0,
+        logged: 0,
+        log_bytes: if options.wal { options.log_bytes } else { u64::MAX },
         failed: None,
     };
     let known = remains.knowledge.as_ref();
@@ -201,6 +236,10 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(false)?;
     let carried = carrying.carried;
+    let before = incident(disk, path).filter(|before| before.set_aside != *old);
+    let mut earlier: Vec<PathBuf> =
+        before.into_iter().flat_map(|before| before.earlier.into_iter().chain([before.set_aside])).collect();
+    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
     let incident = Incident {
         found: under_way.found.clone(),
         set_aside: old.clone(),
@@ -208,6 +247,7 @@ pub(super) fn carry_over(
         carried,
         damaged: remains.damaged,
         unreadable_pages: remains.unreadable,
+        earlier,
     };
     note(disk, path, INCIDENT, &incident)?;
     let done = beside(path, UNDER_WAY);
@@ -261,6 +301,9 @@ struct Carrying<'a> {
     waiting: Vec<Row>,
     bytes: usize,
     carried: u64,
+    /// Bytes that were written since the log was copied back, and how many may be.
+    logged: u64,
+    log_bytes: u64,
     failed: Option<Failure>,
 }
 
@@ -292,10 +335,15 @@ impl Carrying<'_> {
             knowledge.count_all_as_sent();
         }
         knowledge.version += 1;
-        self.bytes = 0;
+        self.logged += std::mem::take(&mut self.bytes) as u64;
         self.state.set_knowledge(knowledge);
         self.state.store(self.connection)?;
-        Ok(open.commit()?)
+        open.commit()?;
+        if self.logged >= self.log_bytes {
+            self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)?;
+            self.logged = 0;
+        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Remains {
     pub(super) knowledge: Option<Knowledge>,
     /// Members whose records are whole.
     pub(super) members: BTreeMap<DeviceId, MemberState>,
+    /// Whether there were members cannot be told: their table cannot be found, or what stands in it cannot be read.
+    pub(super) members_unread: bool,
     /// Rows that waited for a person's decision.
     pub(super) aside: Vec<Row>,
     /// The highest replica that wrote any whole row.
@@ -66,6 +68,9 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path) -> io::Result<Remains> {
         Some(_) => roots.get("row_0").copied(),
         None => None,
     };
+    let empty = |page: Vec<u8>| matches!(page[..], [10, _, _, 0, 0, ..]);
+    remains.members_unread =
+        remains.members.is_empty() && !roots.get("member").and_then(|root| pages.page(*root)).is_some_and(empty);
     let (mut whole, mut damaged, mut highest) = (0, 0, None);
     let unreadable = rows(&pages, remains.other, |content| match content {
         Content::Row(row) => {

@@ -203,6 +203,29 @@ fn is_taken_out_whole(
     Ok(own == (true, dead))
 }
 
+/// Where the key index has no entry of a name: the position of a neighbouring entry that does not bear its row's name. A search
+/// goes astray at such an entry, and a row of the name may be there all the same.
+pub(super) fn leads_astray(
+    connection: &Connection,
+    statements: &Statements,
+    name: &RowKey,
+) -> Result<Option<LocalSeq>, rusqlite::Error> {
+    for neighbour in [statements.entry_below, statements.entry_above] {
+        let at = params![codec::scope(name.scope), name.collection, name.key];
+        let entry = connection.prepare_cached(neighbour)?.query_row(at, |row| {
+            let seq = row.get::<_, i64>(0)?.cast_unsigned();
+            let scope = codec::scope_of(row.get(1)?);
+            let (collection, key) = (row.get(2)?, row.get(3)?);
+            Ok((seq, scope.map(|scope| RowKey { scope, collection, key })))
+        });
+        let Some((seq, entry)) = entry.optional()? else { continue };
+        if entry.is_none() || name_by(connection, statements.own_name, seq)? != entry {
+            return Ok(Some(seq));
+        }
+    }
+    Ok(None)
+}
+
 /// The name under which the key index has a row. That is the row's own, as a rule; else the whole index is read for it.
 pub(super) fn name_of(
     connection: &Connection,

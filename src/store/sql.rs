@@ -27,6 +27,8 @@ pub(super) struct Statements {
     pub(super) is_tombstone: &'static str,
     pub(super) is_expiring: &'static str,
     pub(super) own_name: &'static str,
+    pub(super) entry_below: &'static str,
+    pub(super) entry_above: &'static str,
     pub(super) name: &'static str,
 }
 
@@ -166,6 +168,20 @@ macro_rules! statements {
                 $row,
                 "_expiry
                 WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at = ?1 AND seq = ?2"
+            ),
+            entry_below: concat!(
+                "SELECT seq, scope, collection, key FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key WHERE (scope, collection, key) < (?1, ?2, ?3) ORDER BY scope DESC, collection DESC, key DESC LIMIT 1"
+            ),
+            entry_above: concat!(
+                "SELECT seq, scope, collection, key FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key WHERE (scope, collection, key) > (?1, ?2, ?3) ORDER BY scope, collection, key LIMIT 1"
             ),
             own_name: concat!("SELECT scope, collection, key FROM ", $row, " NOT INDEXED WHERE seq = ?1"),
             name: concat!("SELECT scope, collection, key FROM ", $row, " INDEXED BY ", $row, "_key WHERE +seq = ?1"),

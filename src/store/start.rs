@@ -8,8 +8,8 @@ use super::inbox::Inbox;
 use super::keeper::Keeper;
 use super::reader::{self, Gate};
 use super::{
-    Held, Opened, Options, Shared, Store, Threads, commit, failure, ledger, mend, open, recover, schema, state, table,
-    writer,
+    Held, Opened, Options, Shared, Store, Threads, commit, failure, header, ledger, mend, open, recover, schema, state,
+    table, writer,
 };
 use crate::error::Error;
 use crate::replica::{Members, Table};
@@ -32,6 +32,10 @@ impl Store {
         let place = open::place(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
         let mut recovering = recover::is_under_way(&*options.disk, &path);
+        if place.lost && !recovering {
+            recover::begin(&options, "the file is empty, and backups of it have been made")?;
+            recovering = true;
+        }
         let mut refused = None;
         let ready = loop {
             if recovering {
@@ -123,6 +127,9 @@ fn ready(
     random: &mut dyn FnMut() -> u64,
 ) -> Result<Ready, failure::Failure> {
     let path = &options.path;
+    if header::mend_versions(&*options.disk, path, options.wal)? {
+        log::error!("event=DatabaseMended cause=\"the version of the file's format was none that there is\"");
+    }
     open::settle_log(&*options.disk, path)?;
     let connection = open::writer(options)?;
     let (created, clean) = open::schema(&connection, path, new, random)?;

@@ -4,7 +4,7 @@
 //! and encoded once for each commit, however many requests share it.
 
 use super::codec::{self, bits, moment, position};
-use super::failure::{Failure, damaged};
+use super::failure::{Failure, damaged, index_astray};
 use super::scrub::{self, Damage, Finding};
 use super::sql::{self, ROW, Statements};
 use super::state::State;
@@ -137,6 +137,15 @@ impl Table for SqlTable<'_> {
         }
         self.last = Some((area, key.clone(), head));
         Ok(head)
+    }
+    fn confirm_absent(&mut self, key: &RowKey) -> Result<(), Failure> {
+        match scrub::leads_astray(self.connection, self.statements(Area::Rows), key)? {
+            None => Ok(()),
+            Some(seq) => {
+                self.state.found.push(Finding { seq, key: None, damage: Damage::Index });
+                Err(index_astray().into())
+            }
+        }
     }
     fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Failure> {
         let mut statement = self.connection.prepare_cached(self.statements(Area::Rows).get)?;

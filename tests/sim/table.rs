@@ -100,6 +100,9 @@ impl Table for MemTable {
         self.knowledge = knowledge.clone();
         Ok(())
     }
+    fn confirm_absent(&mut self, _: &RowKey) -> Result<(), Infallible> {
+        Ok(())
+    }
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Infallible> {
         let head = self.shelf(area).of(key).map(|(_, head)| *head);
         Ok(head.map(|head| self.stands(area, &head)))

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of the tests themselves; stores get virtual time")]
 #![allow(clippy::type_complexity, reason = "what a helper gives back is taken apart at once")]
 
+mod astray;
 mod backup;
 mod check;
 mod damage;

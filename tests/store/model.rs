@@ -46,6 +46,9 @@ impl Table for Model {
     fn head(&mut self, area: Area, key: &RowKey) -> Result<Option<Head>, Infallible> {
         Ok(self.area(area).values().find(|(_, row)| row.key == *key).map(|(head, _)| *head))
     }
+    fn confirm_absent(&mut self, _: &RowKey) -> Result<(), Infallible> {
+        Ok(())
+    }
     fn row(&mut self, key: &RowKey) -> Result<Option<Row>, Infallible> {
         Ok(self.rows.values().find(|(_, row)| row.key == *key).map(|(_, row)| row.clone()))
     }
