@@ -236,6 +236,9 @@ impl Shell {
             _ if checked.complete => self.structure_is_whole(),
             _ => {}
         }
+        if checked.damaged.is_empty() {
+            self.damage.rows_are_whole();
+        }
         let duration_ms = clock::monotonic_ms().saturating_sub(began);
         info!(
             "event=IntegrityChecked rows={} damagedRows={} faults={} complete={} durationMs={}",

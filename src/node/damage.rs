@@ -8,7 +8,7 @@ use crate::id::LocalSeq;
 use crate::log::{error, info};
 use crate::proto::Input;
 use crate::replica::Damaged;
-use crate::row::RowKey;
+use crate::row::{RowKey, Scope};
 use crate::store::{Damage, Finding};
 use smol::Timer;
 use std::cell::{Cell, RefCell};
@@ -46,6 +46,8 @@ pub(super) struct Known {
     found: Cell<u64>,
     /// Rows that the scrub has looked at since the start.
     scrubbed: Cell<u64>,
+    /// Times that indexes were built anew, as far as is known here.
+    mended: Cell<u64>,
 }
 
 impl Known {
@@ -86,6 +88,25 @@ impl Known {
     /// Rows of these keys are whole again.
     pub(super) fn mended_keys(&self, keys: &[RowKey]) {
         self.rows.borrow_mut().retain(|_, (finding, _)| finding.key.as_ref().is_none_or(|key| !keys.contains(key)));
+    }
+    /// A document was written or deleted: another row stands at its key.
+    pub(super) fn overwritten(&self, collection: &str, key: &str) {
+        let mut rows = self.rows.borrow_mut();
+        if rows.is_empty() {
+            return;
+        }
+        let is = |name: &RowKey| name.scope != Scope::System && name.collection == collection && name.key == key;
+        rows.retain(|_, (finding, _)| !(finding.damage == Damage::Row && finding.key.as_ref().is_some_and(is)));
+    }
+    /// All rows were looked at and none is damaged.
+    pub(super) fn rows_are_whole(&self) {
+        self.rows.borrow_mut().clear();
+    }
+    /// Indexes were built anew since this was last asked: what was said of them was said of the old ones.
+    pub(super) fn indexes_mended(&self, times: u64) {
+        if self.mended.replace(times) != times {
+            self.rows.borrow_mut().retain(|_, (finding, _)| finding.damage != Damage::Index);
+        }
     }
     /// The row at a position is gone: replaced by a whole one, or dropped.
     pub(super) fn mended(&self, seq: LocalSeq) {
@@ -213,6 +234,25 @@ mod tests {
         assert_eq!((known.rows(), known.found()), (1, 1), "this pass has seen it");
         known.passed();
         assert_eq!((known.rows(), known.said()), (0, None));
+    }
+
+    #[test]
+    fn a_finding_is_gone_once_its_document_is_written_or_a_check_or_a_mend_says_so() {
+        let known = Known::default();
+        known.note(&finding(3));
+        known.overwritten("c", "another");
+        assert_eq!(known.rows(), 1);
+        known.overwritten("c", "k");
+        assert_eq!(known.rows(), 0);
+        known.note(&Finding { damage: Damage::Index, ..finding(4) });
+        known.overwritten("c", "k");
+        known.indexes_mended(0);
+        assert_eq!(known.rows(), 1, "nothing was built anew");
+        known.indexes_mended(1);
+        assert_eq!(known.rows(), 0);
+        known.note(&finding(5));
+        known.rows_are_whole();
+        assert_eq!(known.rows(), 0);
     }
 
     #[test]

@@ -225,6 +225,7 @@ impl Shell {
                     match written {
                         Ok(written) if written.changed => {
                             let version = Version { stamp: written.stamp, origin: written.origin };
+                            self.damage.overwritten(&op.collection, &op.key);
                             self.reads.stored(op, version, alone);
                             self.readers.wake();
                         }

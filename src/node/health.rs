@@ -133,6 +133,7 @@ impl Shell {
                         format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
                     return HealthEntry::new(HealthStatus::Unhealthy, text, data);
                 }
+                self.damage.indexes_mended(self.store.counters().mended);
                 if self.store.counters().recovered > 0 && self.incident.borrow().is_none() {
                     let incident = self.store.incident().await;
                     // What was said of the structure was said of the database that is set aside.

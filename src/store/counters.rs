@@ -20,6 +20,8 @@ pub struct Counters {
     pub last_checkpoint: Option<Millis>,
     /// Times that the database was opened again after an I/O error.
     pub reopened: u64,
+    /// Times that indexes or sums were made anew.
+    pub mended: u64,
     /// Times that a damaged database gave way to a new one.
     pub recovered: u64,
 }

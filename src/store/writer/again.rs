@@ -82,7 +82,10 @@ impl Writer {
         if std::mem::take(&mut self.suspect) {
             match mend::examine(&connection)? {
                 Examined::Sound => self.sound_at = Some(self.last_now),
-                Examined::Mended(faults) => log::error!("event=DatabaseMended cause=\"{faults}\""),
+                Examined::Mended(faults) => {
+                    self.tally.count(|counters| counters.mended += 1);
+                    log::error!("event=DatabaseMended cause=\"{faults}\"");
+                }
                 Examined::Broken(faults) => return Err(failure::broken(&path, &faults).into()),
             }
         } else if let Err(failure) = open::quick_check(&connection, &path) {
