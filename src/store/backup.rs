@@ -165,9 +165,11 @@ pub(super) fn newest_good(disk: &dyn Disk, folder: &Path) -> Option<PathBuf> {
     let mut backups = Shelf { disk, folder }.backups().unwrap_or_default();
     backups.reverse();
     let names = backups.into_iter().map(|backup| backup.name).chain([LATEST.to_string()]);
-    names
-        .map(|name| folder.join(name))
-        .find(|at| verify::file(disk, at, || false).is_ok_and(|found| found.damage.is_empty() && found.is_backup))
+    names.map(|name| folder.join(name)).find(|at| is_good(disk, at, || false))
+}
+
+fn is_good(disk: &dyn Disk, at: &Path, stopping: impl Fn() -> bool + Send + 'static) -> bool {
+    verify::file(disk, at, stopping).is_ok_and(|found| found.damage.is_empty() && found.is_backup)
 }
 
 /// Goes unless it became a backup.
@@ -199,9 +201,15 @@ pub(super) fn make(
     let ledger = ledger::read(disk, database);
     if let Some(last) = ledger.last.as_ref().filter(|last| last.content == content(knowledge)) {
         let (path, bytes) = (folder.join(&last.name), last.bytes);
-        if bytes > 0 && file_bytes(disk, &path) == bytes {
-            ledger::write(disk, database, &BackupLedger { elapsed_ms: 0, ..ledger })?;
-            return Ok(Backup { path, bytes, unchanged: true, removed: 0 });
+        let there = |at: &Path| bytes > 0 && file_bytes(disk, at) == bytes;
+        let stopping = Arc::clone(keeper);
+        if there(&path) && there(&folder.join(LATEST)) {
+            // Read again each time: what rotted since is no backup.
+            if is_good(disk, &path, move || stopping.is_stopping()) {
+                ledger::write(disk, database, &BackupLedger { elapsed_ms: 0, ..ledger })?;
+                return Ok(Backup { path, bytes, unchanged: true, removed: 0 });
+            }
+            log::error!("event=BackupDamaged path={}", path.display());
         }
     }
     let bytes = file_bytes(disk, database) + file_bytes(disk, &beside(database, "-wal"));

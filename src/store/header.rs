@@ -90,7 +90,7 @@ pub(super) fn is_being_created(disk: &dyn Disk, path: &Path) -> Result<bool, Err
 
 /// Puts the two bytes right that say how the file is read and written (section 1.3: 1 or 2): with another one in the second place
 /// SQLite does not open it, with one in the first it would never write. Says whether one was wrong.
-pub(super) fn mend_versions(disk: &dyn Disk, path: &Path, wal: bool) -> Result<bool, Error> {
+pub(super) fn mend_versions(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     let header = match disk.read_start(path, HEADER_BYTES) {
         Ok(header) => header,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -100,7 +100,8 @@ pub(super) fn mend_versions(disk: &dyn Disk, path: &Path, wal: bool) -> Result<b
         return Ok(false);
     }
     let right = header[VERSIONS_AT..VERSIONS_AT + 2].iter().copied().find(|version| matches!(version, 1 | 2));
-    let right = right.unwrap_or(if wal { 2 } else { 1 });
+    // Where both are wrong more than a byte is.
+    let Some(right) = right else { return Ok(false) };
     let written = disk.write_at(path, VERSIONS_AT as u64, &[right, right]);
     written.map(|()| true).map_err(|error| failure::file("mending", path, error))
 }

@@ -127,7 +127,7 @@ fn ready(
     random: &mut dyn FnMut() -> u64,
 ) -> Result<Ready, failure::Failure> {
     let path = &options.path;
-    if header::mend_versions(&*options.disk, path, options.wal)? {
+    if header::mend_versions(&*options.disk, path)? {
         log::error!("event=DatabaseMended cause=\"the version of the file's format was none that there is\"");
     }
     open::settle_log(&*options.disk, path)?;

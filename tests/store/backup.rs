@@ -159,3 +159,22 @@ fn the_time_since_the_last_backup_survives_a_restart() {
     assert_eq!(next.file_name().unwrap(), "backup-20231114-000002.db", "the folder says where to go on");
     close(store);
 }
+
+#[test]
+fn a_backup_that_rotted_or_lost_its_second_name_is_made_again_although_nothing_has_changed() {
+    let path = database("rotten-backup");
+    let (store, _) = open(&path);
+    fill(&store, 0, 500);
+    let first = backup(&store, &path);
+    let mut bytes = fs::read(&first).unwrap();
+    let at = bytes.windows(11).position(|window| window == b"value-00300").unwrap();
+    bytes[at + 3] ^= 4;
+    fs::write(&first, bytes).unwrap();
+    let second = smol::block_on(store.backup(order(&path, 3))).unwrap();
+    assert!(!second.unchanged && second.path != first, "{second:?}");
+    assert!(smol::block_on(store.backup(order(&path, 3))).unwrap().unchanged);
+    fs::remove_file(path.with_file_name("backups").join("latest.db")).unwrap();
+    let third = smol::block_on(store.backup(order(&path, 3))).unwrap();
+    assert!(!third.unchanged && names(&path).contains(&"latest.db".to_string()), "{third:?}");
+    close(store);
+}

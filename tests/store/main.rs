@@ -11,6 +11,7 @@ mod feed;
 mod flips;
 mod full;
 mod golden;
+mod lost;
 mod migration;
 mod model;
 mod place;
