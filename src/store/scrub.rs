@@ -214,9 +214,11 @@ pub(super) fn leads_astray(
         let at = params![codec::scope(name.scope), name.collection, name.key];
         let entry = connection.prepare_cached(neighbour)?.query_row(at, |row| {
             let seq = row.get::<_, i64>(0)?.cast_unsigned();
-            let scope = codec::scope_of(row.get(1)?);
-            let (collection, key) = (row.get(2)?, row.get(3)?);
-            Ok((seq, scope.map(|scope| RowKey { scope, collection, key })))
+            let name = || {
+                let scope = codec::scope_of(row.get(1).ok()?)?;
+                Some(RowKey { scope, collection: row.get(2).ok()?, key: row.get(3).ok()? })
+            };
+            Ok((seq, name()))
         });
         let Some((seq, entry)) = entry.optional()? else { continue };
         if entry.is_none() || name_by(connection, statements.own_name, seq)? != entry {
@@ -251,11 +253,7 @@ fn name_by(connection: &Connection, statement: &str, seq: LocalSeq) -> Result<Op
     });
     match found {
         // A name that cannot be read is no name.
-        Err(
-            rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..),
-        ) => Ok(None),
+        Err(error) if codec::is_unreadable(&error) => Ok(None),
         found => found.optional().map(Option::flatten),
     }
 }
