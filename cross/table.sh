@@ -32,7 +32,17 @@ binary() {
 cargo_options() {
     options=(--locked --profile dist --bin cbddc --target "$target")
     # A panic ends the process: nothing ever unwinds, and the tables for it are a tenth of the binary.
-    options+=(--config "target.$target.rustflags=[\"-C\", \"force-unwind-tables=no\"]")
+    local flags=(-C force-unwind-tables=no) own=() list
+    # Where these are set, cargo forgets those above and those of .cargo/config.toml, without which nothing is linked: whoever
+    # has flags of their own means them beside the target's.
+    if [[ -v CARGO_ENCODED_RUSTFLAGS ]]; then
+        IFS=$'\x1f' read -r -d '' -a own < <(printf '%s\0' "$CARGO_ENCODED_RUSTFLAGS") || true
+    elif [[ -v RUSTFLAGS ]]; then
+        read -r -d '' -a own < <(printf '%s\0' "$RUSTFLAGS") || true
+    fi
+    unset CARGO_ENCODED_RUSTFLAGS RUSTFLAGS
+    list=$(printf ", '%s'" "${flags[@]}" "${own[@]}")
+    options+=(--config "target.$target.rustflags=[${list#, }]")
     environment=("CFLAGS_${target//-/_}=-fno-asynchronous-unwind-tables -fno-unwind-tables")
     [[ $made == zig ]] || return 0
     if [[ ! -x $private/venv/bin/cargo-zigbuild ]]; then

@@ -30,6 +30,7 @@ pub use interfaces::{BroadcastInterface, broadcast_interfaces};
 pub use link::{Established, Fault, LinkError, LinkReader, LinkWriter};
 pub use listen::{Listener, PortSetting, listen};
 pub(crate) use look::{Seen, look};
+pub(crate) use port_holder::{PortHolder, Protocol, port_holder};
 pub use probe::{Probe, ProbeError, probe};
 pub use supervisor::Supervisor;
 pub use udp::{BROADCAST_TARGETS_MAX, Beacons, SentBeacon};

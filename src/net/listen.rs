@@ -49,7 +49,7 @@ impl PortSetting {
             PortSetting::Http | PortSetting::Health => self.key(),
         }
     }
-    const fn protocol(self) -> Protocol {
+    pub(crate) const fn protocol(self) -> Protocol {
         match self {
             PortSetting::Udp => Protocol::Udp,
             _ => Protocol::Tcp,

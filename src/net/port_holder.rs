@@ -8,7 +8,7 @@ use std::string::String;
 
 /// The two protocols that have ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
@@ -31,7 +31,7 @@ impl Protocol {
 
 /// A process, or only its user where the process belongs to somebody else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PortHolder {
+pub(crate) enum PortHolder {
     Process { id: u32, name: String },
     User(u32),
 }
@@ -46,7 +46,7 @@ impl fmt::Display for PortHolder {
 }
 
 /// Who holds a port in this network namespace, if that can be found out.
-pub(super) fn port_holder(protocol: Protocol, port: u16) -> Option<PortHolder> {
+pub(crate) fn port_holder(protocol: Protocol, port: u16) -> Option<PortHolder> {
     let (tables, state) = protocol.tables();
     let (inode, user) =
         tables.iter().filter_map(|path| fs::read_to_string(path).ok()).find_map(|text| holding(&text, port, state))?;

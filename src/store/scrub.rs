@@ -203,21 +203,36 @@ fn is_taken_out_whole(
     Ok(own == (true, dead))
 }
 
-/// The name under which the key index has a row. Reads the whole index: only for a row that is damaged.
+/// The name under which the key index has a row. That is the row's own, as a rule; else the whole index is read for it.
 pub(super) fn name_of(
     connection: &Connection,
     statements: &Statements,
     seq: LocalSeq,
 ) -> Result<Option<RowKey>, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(statements.name)?;
-    let found = statement.query_row([codec::position(seq)], |row| {
+    if let Some(own) = name_by(connection, statements.own_name, seq)? {
+        let name = params![codec::scope(own.scope), own.collection, own.key];
+        let at =
+            connection.prepare_cached(statements.position)?.query_row(name, |row| row.get::<_, i64>(0)).optional()?;
+        if at == Some(codec::position(seq)) {
+            return Ok(Some(own));
+        }
+    }
+    name_by(connection, statements.name, seq)
+}
+
+fn name_by(connection: &Connection, statement: &str, seq: LocalSeq) -> Result<Option<RowKey>, rusqlite::Error> {
+    let found = connection.prepare_cached(statement)?.query_row([codec::position(seq)], |row| {
         let scope = codec::scope_of(row.get(0)?);
         let (collection, key) = (row.get(1)?, row.get(2)?);
         Ok(scope.map(|scope| RowKey { scope, collection, key }))
     });
     match found {
         // A name that cannot be read is no name.
-        Err(rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..)) => Ok(None),
+        Err(
+            rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..),
+        ) => Ok(None),
         found => found.optional().map(Option::flatten),
     }
 }

@@ -26,6 +26,7 @@ pub(super) struct Statements {
     pub(super) position: &'static str,
     pub(super) is_tombstone: &'static str,
     pub(super) is_expiring: &'static str,
+    pub(super) own_name: &'static str,
     pub(super) name: &'static str,
 }
 
@@ -166,6 +167,7 @@ macro_rules! statements {
                 "_expiry
                 WHERE expires_at IS NOT NULL AND NOT flags & 1 AND expires_at = ?1 AND seq = ?2"
             ),
+            own_name: concat!("SELECT scope, collection, key FROM ", $row, " NOT INDEXED WHERE seq = ?1"),
             name: concat!("SELECT scope, collection, key FROM ", $row, " INDEXED BY ", $row, "_key WHERE +seq = ?1"),
         }
     };

@@ -47,4 +47,5 @@ mod site;
 mod start;
 mod stop;
 mod storage;
+mod versions;
 mod waiting;

@@ -9,6 +9,7 @@ mod damage;
 mod feed;
 mod flips;
 mod full;
+mod golden;
 mod migration;
 mod model;
 mod place;

@@ -66,7 +66,7 @@ async fn ports(config: &Config, running: Option<&Running>) -> Vec<Point> {
     if config.network.discovery {
         let bound = Beacons::bind(config.network.udp_port, None).await.map(drop);
         let shown = format!("UDP {}", config.network.udp_port);
-        points.push(judged("port of beacons", &shown, config.network.udp_port, bound, running));
+        points.push(judged("port of beacons", &shown, (PortSetting::Udp, config.network.udp_port), bound, running));
     }
     if let Some(address) = config.api.http_address {
         points.push(tcp("port of the API", address, PortSetting::Http, running).await);
@@ -79,13 +79,13 @@ async fn ports(config: &Config, running: Option<&Running>) -> Vec<Point> {
 
 async fn tcp(point: &'static str, address: SocketAddr, setting: PortSetting, running: Option<&Running>) -> Point {
     let bound = net::listen(address.ip(), address.port(), setting).await.map(drop);
-    judged(point, &format!("TCP {address}"), address.port(), bound, running)
+    judged(point, &format!("TCP {address}"), (setting, address.port()), bound, running)
 }
 
 fn judged(
     point: &'static str,
     shown: &str,
-    port: u16,
+    (setting, port): (PortSetting, u16),
     bound: Result<(), crate::Error>,
     running: Option<&Running>,
 ) -> Point {
@@ -97,7 +97,7 @@ fn judged(
             "the node was started with another configuration; restart it to take this one",
         ),
         (Ok(()), None) => Point::ok(point, format!("{shown} is free")),
-        (Err(error), Some(_)) if error.to_string().contains("cbddc") => {
+        (Err(_), Some(running)) if running.holds(setting.protocol(), port) => {
             Point::ok(point, format!("{shown} is held by the running node"))
         }
         (Err(error), _) => Point::fail(
