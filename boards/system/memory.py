@@ -9,7 +9,7 @@ from .base import TOP
 from .lan import Lan
 from .pair import PATIENCE, ROWS, converged
 from .say import check, say
-from .site import Site, halves, install_node, new_key, package, together
+from .site import Site, halves, install_node, new_key, package
 
 IDLE_KB_MAX = {"arm64": 6 * 1024}
 BOARDS = {"arm64": "qemu-virt-arm64", "armhf": "qemu-virt-armv7", "amd64": "generic"}
@@ -28,15 +28,17 @@ def memory(arch="arm64", other="arm64"):
         fresh = site.board("fresh", arch, address="10.77.0.2/24")
         full = site.board("full", other, address="10.77.0.3/24")
         key = new_key()
-        together(fresh.boot, full.boot)
+        fresh.boot()
         install_node(fresh, key)
         time.sleep(20)
         idle = status(fresh, "VmRSS")
         limit = IDLE_KB_MAX.get(arch, budget)
-        say(f"idle: {idle} kB resident, at most {limit}")
+        parts_of = ", ".join(f"{field} {status(fresh, field)} kB" for field in ("RssAnon", "RssFile", "VmHWM"))
+        say(f"idle: {idle} kB resident, at most {limit}; {parts_of}")
         check(idle <= limit, f"the idle node takes {idle} kB")
         # The neighbour gets all rows before the two know each other.
         site.lan.cut = True
+        full.boot()
         install_node(full, key)
         for number in (1, 2):
             full.do(f"cbddc import temps /media/packages/temps-{number}.csv --key date", PATIENCE)
