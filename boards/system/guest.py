@@ -40,10 +40,11 @@ def free_port():
 class Board:
     """A machine. Off at first; `boot` and `cut_power` as often as wanted, always with the same disk."""
 
-    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False):
+    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False, forwards=()):
         self.folder, self.name, self.arch = folder / name, name, arch
         self.lan, self.address, self.extra, self.smp, self.memory = lan, address, list(extra), smp, memory
-        self.udev = udev
+        # Ports of this machine that lead to ports of the board.
+        self.udev, self.forwards = udev, dict(forwards)
         self.base = Base(arch).made()
         self.folder.mkdir(parents=True)
         self.disk = self.folder / "disk.qcow2"
@@ -68,13 +69,14 @@ class Board:
             words += f" lan={self.address}"
         disks = [f"file={self.disk},if=none,id=disk0,format=qcow2,cache={cache}"]
         disks += [f"file={path},if=none,id=disk{n},format=raw,readonly=on" for n, path in enumerate(self.extra, 1)]
+        forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in {port: 5080, **self.forwards}.items())
         line = [
             *machine, "-smp", str(self.smp), "-nographic", "-no-reboot", "-nodefaults",
             "-kernel", str(self.base.kernel), "-initrd", str(self.base.initramfs), "-append", words,
             "-serial", f"file:{self.console}",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.folder}/agent.sock,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=agent", "-device", "virtio-rng-pci",
-            "-netdev", f"user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:5080", "-device", "virtio-net-pci,netdev=net0,romfile=",
+            "-netdev", f"user,id=net0,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net0,romfile=",
         ]
         for number, disk in enumerate(disks):
             line += ["-drive", disk, "-device", f"virtio-blk-pci,drive=disk{number}"]
