@@ -112,16 +112,13 @@ pub(super) fn offline(disk: &dyn Disk, path: &Path) -> Result<Checked, Error> {
     let lock = open::lock(disk, path)?;
     let log = ["-wal", "-journal"].iter().any(|log| file_bytes(disk, &beside(path, log)) > 0);
     let checked = if log { with_log(disk, path) } else { verify::file(disk, path, || false).map(of_file) };
-    let header = disk.read_start(path, 100).unwrap_or_default();
+    let versions = header::wrong_versions(disk, path);
     drop(lock);
-    checked.map(|mut checked| {
-        if header::versions_are_wrong(&header) {
-            checked
-                .structure
-                .push("the version of the file's format is none that there is: a start puts it right".into());
-        }
-        checked
-    })
+    let mut checked = checked?;
+    if versions?.is_some() {
+        checked.structure.push("the version of the file's format is none that there is: a start puts it right".into());
+    }
+    Ok(checked)
 }
 
 fn of_file(found: verify::Verified) -> Checked {

@@ -91,25 +91,26 @@ pub(super) fn is_being_created(disk: &dyn Disk, path: &Path) -> Result<bool, Err
 /// Puts the two bytes right that say how the file is read and written (section 1.3: 1 or 2): with another one in the second place
 /// SQLite does not open it, with one in the first it would never write. Says whether one was wrong.
 pub(super) fn mend_versions(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
-    let header = match disk.read_start(path, HEADER_BYTES) {
-        Ok(header) => header,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failure::file("reading", path, error)),
-    };
-    if !versions_are_wrong(&header) {
-        return Ok(false);
-    }
-    let right = header[VERSIONS_AT..VERSIONS_AT + 2].iter().copied().find(|version| matches!(version, 1 | 2));
+    let versions = wrong_versions(disk, path)?;
+    let right = versions.and_then(|both| both.into_iter().find(|version| matches!(version, 1 | 2)));
     // Where both are wrong more than a byte is.
     let Some(right) = right else { return Ok(false) };
     let written = disk.write_at(path, VERSIONS_AT as u64, &[right, right]);
     written.map(|()| true).map_err(|error| failure::file("mending", path, error))
 }
 
-/// Whether one of these bytes is none that there can be, in a file that is ours otherwise.
-pub(super) fn versions_are_wrong(header: &[u8]) -> bool {
-    let wrong = |header: &[u8]| header[VERSIONS_AT..VERSIONS_AT + 2].iter().any(|version| !matches!(version, 1 | 2));
-    header.len() >= HEADER_BYTES && matches!(of(header), Kind::Database | Kind::Backup) && wrong(header)
+/// These two bytes, where one of them is none that there can be, in a file that is ours otherwise.
+pub(super) fn wrong_versions(disk: &dyn Disk, path: &Path) -> Result<Option<[u8; 2]>, Error> {
+    let header = match disk.read_start(path, HEADER_BYTES) {
+        Ok(header) => header,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failure::file("reading", path, error)),
+    };
+    if !matches!(of(&header), Kind::Database | Kind::Backup) {
+        return Ok(None);
+    }
+    let versions = [header[VERSIONS_AT], header[VERSIONS_AT + 1]];
+    Ok(Some(versions).filter(|both| both.iter().any(|version| !matches!(version, 1 | 2))))
 }
 
 /// Writes an application id over the one that is there: four bytes of one sector.

@@ -5,15 +5,11 @@ use crate::place::*;
 use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Meeting, Request};
-use cbddc::store::{Options, Recovery, Store};
+use cbddc::store::{Options, Store};
 use std::path::{Path, PathBuf};
 
 const PAGE: usize = 4096;
 
-fn recovering(path: &Path, peers: bool) -> Options {
-    let backups = path.with_file_name("backups");
-    Options { min_free_bytes: 0, recovery: Some(Recovery { backups, peers }), ..Options::new(path) }
-}
 /// A closed database with 500 documents, of a node that has a peer where that is wanted.
 fn filled(name: &str, peer: bool) -> PathBuf {
     let path = database(name);

@@ -4,7 +4,7 @@ use cbddc::document::Query;
 use cbddc::id::{DeviceId, ReplicaId, VersionVector};
 use cbddc::replica::{Applied, Batch, Incoming, Knowledge, Precondition, Reply, Request, Stream, Write};
 use cbddc::row::{Body, Row, RowKey, Scope};
-use cbddc::store::{BackupOrder, Opened, Options, Restored, Store};
+use cbddc::store::{BackupOrder, Opened, Options, Recovery, Restored, Store};
 use cbddc::time::Reading;
 use cbddc::wire::Mode;
 use std::fs;
@@ -28,6 +28,11 @@ pub(crate) fn open_with(options: Options) -> Result<(Store, Opened), cbddc::Erro
 }
 pub(crate) fn open(path: &Path) -> (Store, Opened) {
     open_with(Options { min_free_bytes: 0, ..Options::new(path) }).unwrap()
+}
+/// A node that recovers a damaged database, from backups beside it or, where there are any, from peers.
+pub(crate) fn recovering(path: &Path, peers: bool) -> Options {
+    let backups = path.with_file_name("backups");
+    Options { min_free_bytes: 0, recovery: Some(Recovery { backups, peers }), ..Options::new(path) }
 }
 /// A store whose identity is another one than that of the others here.
 pub(crate) fn open_as(path: &Path, seed: u64) -> Store {

@@ -4,16 +4,11 @@ use crate::place::*;
 use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId, ReplicaId, VersionVector};
 use cbddc::replica::{Meeting, Request, Said};
-use cbddc::store::{Opened, Options, Recovery, Store};
+use cbddc::store::{Opened, Options, Store};
 use cbddc::wire::StartToken;
 use std::path::Path;
 
 const PAGE: usize = 4096;
-
-fn recovering(path: &Path, peers: bool) -> Options {
-    let backups = path.with_file_name("backups");
-    Options { min_free_bytes: 0, recovery: Some(Recovery { backups, peers }), ..Options::new(path) }
-}
 
 fn fill(store: &Store, range: std::ops::Range<usize>) {
     for chunk in range.collect::<Vec<_>>().chunks(100) {
