@@ -85,9 +85,7 @@ fn fill(node: &Node, seed: u64, told: &mut [Told; 2]) -> usize {
                 scope.spawn(move || write(node, writer, seed, stop, told))
             })
             .collect();
-        wait_for(seconds(120), "the queue is full", || {
-            (queue(node)["refused"].as_u64().unwrap() > 3).then_some(())
-        });
+        wait_for(seconds(120), "the queue is full", || (queue(node)["refused"].as_u64().unwrap() > 3).then_some(()));
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
