@@ -36,6 +36,7 @@ mod spill;
 mod sql;
 mod start;
 mod state;
+mod still;
 mod table;
 mod upkeep;
 mod verify;

@@ -22,7 +22,7 @@ use std::vec::Vec;
 
 /// Rows that one page looks at: a long run of tombstones must not hold the reading thread. A page that is cut by this
 /// may hold fewer documents than asked for, or none, and still has a `next`.
-const PAGE_SCAN_MAX: usize = 8192;
+pub(super) const PAGE_SCAN_MAX: usize = 8192;
 
 pub(super) fn get(
     connection: &Connection,
@@ -88,14 +88,7 @@ pub(super) fn list(
 ) -> Result<Page, Failure> {
     let statements = &ROW[area_in_force(connection)?];
     let limit = query.limit.clamp(1, PAGE_DOCUMENTS_MAX);
-    let mut low = query.prefix.clone();
-    let mut high = after_prefix(&query.prefix).map_or(Bound::Top, Bound::Below);
-    match &query.after {
-        Some(after) if query.reverse && high.is_above(after) => high = Bound::Below(after.clone()),
-        // The first string behind `after` in byte order.
-        Some(after) if !query.reverse && *after >= low => low = std::format!("{after}\0"),
-        _ => {}
-    }
+    let (low, high) = range(query);
     let statement = if query.reverse { statements.list_down } else { statements.list_up };
     let mut statement = connection.prepare_cached(statement)?;
     let mut rows = statement.query(params![codec::scope(scope), collection, low, high])?;
@@ -103,12 +96,18 @@ pub(super) fn list(
     while let Some(columns) = rows.next()? {
         let head = codec::any_head(columns)?;
         seen += 1;
-        // What cannot be read may be a document: it is named, and the others are listed.
-        if head.is_visible(now) || head.damaged {
-            let key = RowKey { scope, collection: collection.to_owned(), key: columns.get(8)? };
+        let key = RowKey { scope, collection: collection.to_owned(), key: columns.get(8)? };
+        // What cannot be read may be a document: it is named, and the others are listed. What hides a row is believed of a whole
+        // one only.
+        if head.is_visible(now) || !codec::is_whole(&head, &key, columns.get_ref(9)?) {
             match document(&head, &key, columns.get_ref(9)?) {
                 Some(document) => {
                     if !add(&mut page, &mut bytes, document, limit) {
+                        // A damaged one behind the last document was named already.
+                        let named = page.damaged.last().filter(|named| {
+                            page.next.as_ref().is_some_and(|next| (*named > next) != query.reverse)
+                        });
+                        page.next = named.cloned().or(page.next);
                         return Ok(page);
                     }
                 }
@@ -128,6 +127,19 @@ pub(super) fn list(
         }
     }
     Ok(page)
+}
+
+/// The first key that a query may give, and where it ends.
+pub(super) fn range(query: &Query) -> (String, Bound) {
+    let mut low = query.prefix.clone();
+    let mut high = after_prefix(&query.prefix).map_or(Bound::Top, Bound::Below);
+    match &query.after {
+        Some(after) if query.reverse && high.is_above(after) => high = Bound::Below(after.clone()),
+        // The first string behind `after` in byte order.
+        Some(after) if !query.reverse && *after >= low => low = std::format!("{after}\0"),
+        _ => {}
+    }
+    (low, high)
 }
 
 /// Replicated and local collections with their live documents. Two of one name count as one.
@@ -196,14 +208,14 @@ fn find(connection: &Connection, area: usize, key: &RowKey, now: Millis) -> Resu
 }
 
 /// None where the row is no document or not what was written.
-fn document(head: &Head, key: &RowKey, value: ValueRef<'_>) -> Option<Document> {
+pub(super) fn document(head: &Head, key: &RowKey, value: ValueRef<'_>) -> Option<Document> {
     let Row { key, stamp, dot, body, .. } = codec::row(head, key.clone(), value).ok()?;
     let Body::Live(value) = body else { return None };
     Some(Document { key: key.key, version: Version { stamp, origin: dot.origin }, value })
 }
 
 /// Adds a document unless the page is full; a full page gets its `next`. Says whether it was added.
-fn add(page: &mut Page, bytes: &mut usize, document: Document, limit: usize) -> bool {
+pub(super) fn add(page: &mut Page, bytes: &mut usize, document: Document, limit: usize) -> bool {
     let more = bytes.saturating_add(document.value.len());
     if let Some(last) = page.documents.last()
         && (page.documents.len() >= limit || more > PAGE_BYTES_MAX)
@@ -231,13 +243,13 @@ fn after_prefix(prefix: &str) -> Option<String> {
 }
 
 /// Where a listing ends. SQLite sorts every blob behind every text.
-enum Bound {
+pub(super) enum Bound {
     Below(String),
     Top,
 }
 
 impl Bound {
-    fn is_above(&self, key: &str) -> bool {
+    pub(super) fn is_above(&self, key: &str) -> bool {
         match self {
             Bound::Below(bound) => bound.as_str() > key,
             Bound::Top => true,

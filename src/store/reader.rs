@@ -7,6 +7,7 @@ use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
 use super::scrub::{Damage, Finding};
 use super::state::State;
+use super::still::{self, Still};
 use super::table::SqlTable;
 use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
@@ -53,6 +54,8 @@ pub(super) struct Gate {
     reading: Mutex<Reading>,
     /// Damage was met that one row does not explain: the writing thread is to look at all of it.
     suspect: AtomicBool,
+    /// The database is damaged, and nothing is written any more: what is whole is read past the damage.
+    still: AtomicBool,
 }
 
 /// What is behind the gate.
@@ -61,12 +64,13 @@ pub(super) struct Reading {
     connection: Option<Connection>,
     ended: bool,
     suspect: bool,
+    still: Still,
 }
 
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
-        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false });
-        Gate { reading, suspect: AtomicBool::new(false) }
+        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false, still: Still::default() });
+        Gate { reading, suspect: AtomicBool::new(false), still: AtomicBool::new(false) }
     }
     /// Says once that damage was met.
     pub(super) fn take_suspicion(&self) -> bool {
@@ -74,6 +78,13 @@ impl Gate {
     }
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::SeqCst);
+    }
+    /// Nothing is written from here on.
+    pub(super) fn lie_still(&self) {
+        self.still.store(true, Ordering::SeqCst);
+    }
+    pub(super) fn is_still(&self) -> bool {
+        self.still.load(Ordering::SeqCst)
     }
     /// The lock is held for one answer, or while the writer opens the database anew.
     pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
@@ -111,6 +122,25 @@ impl Reading {
         let of_one_row = matches!(&answer, Err(Failure::Error(_)));
         self.suspect |= !of_one_row && answer.as_ref().is_err_and(Failure::is_corruption);
         answer.map_err(|failure| failure.into_error("reading", &options.path))
+    }
+    /// The same; where it meets damage of a database that lies still, `past` reads the file by itself, past the damage. No connection
+    /// has the file open then: a descriptor that is closed beside it would drop SQLite's locks.
+    fn past_damage<T>(
+        &mut self,
+        options: &Options,
+        is_still: bool,
+        read: impl FnOnce(&Connection) -> Result<T, Failure>,
+        past: impl FnOnce(&mut Still) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        let answer = self.snapshot(options, read);
+        if !is_still || self.ended || !matches!(answer, Err(Error::DatabaseCorruption { .. })) {
+            return answer;
+        }
+        self.connection = None;
+        match past(&mut self.still)? {
+            Some(past) => Ok(past),
+            None => answer,
+        }
     }
     fn try_snapshot<T>(
         &mut self,
@@ -155,9 +185,15 @@ pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found
 fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
     let mut met = Vec::new();
+    let is_still = gate.is_still();
     match ask {
         Ask::Get(key, now, reply) => {
-            let found = reading.snapshot(options, |connection| query::get(connection, &key, now, &mut met));
+            let found = reading.past_damage(
+                options,
+                is_still,
+                |connection| query::get(connection, &key, now, &mut met),
+                |still| still.get(options, &key, now),
+            );
             let _ = reply.try_send(found);
         }
         Ask::GetMany(scope, collection, keys, now, reply) => {
@@ -166,12 +202,24 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
-            let page = reading
-                .snapshot(options, |connection| query::list(connection, scope, &collection, &query, now, &mut met));
+            let page = reading.past_damage(
+                options,
+                is_still,
+                |connection| match is_still {
+                    true => still::list(connection, scope, &collection, &query, now),
+                    false => query::list(connection, scope, &collection, &query, now, &mut met),
+                },
+                |still| still.list(options, scope, &collection, &query, now).map(Some),
+            );
             let _ = reply.try_send(page);
         }
         Ask::Collections(now, reply) => {
-            let _ = reply.try_send(reading.snapshot(options, |connection| query::collections(connection, now)));
+            let _ = reply.try_send(reading.past_damage(
+                options,
+                is_still,
+                |connection| query::collections(connection, now),
+                |still| still.collections(options, now).map(Some),
+            ));
         }
         Ask::Stream(stream, reply) => {
             let batch = reading
@@ -179,7 +227,12 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(batch);
         }
         Ask::Feed(feed, reply) => {
-            let page = reading.snapshot(options, |connection| within(connection, &mut met, |table| feed.next(table)));
+            let page = reading.past_damage(
+                options,
+                is_still,
+                |connection| within(connection, &mut met, |table| feed.next(table)),
+                |still| still.feed(options, &feed),
+            );
             let _ = reply.try_send(page);
         }
         Ask::Look(keys, reply) => {

@@ -52,6 +52,12 @@ pub struct Incident {
     pub damaged: u64,
     /// Pages in it that could not be read.
     pub unreadable_pages: u64,
+    /// Rows that are missing of it, whole or in part: at least so many.
+    #[serde(default)]
+    pub missing_at_least: u64,
+    /// And at most so many; none where that cannot be told.
+    #[serde(default)]
+    pub missing_at_most: Option<u64>,
     /// Where databases are that were set aside before it, in incidents that nobody had acknowledged.
     #[serde(default)]
     pub earlier: Vec<PathBuf>,
@@ -70,12 +76,11 @@ impl Incident {
             false => format!("; so were {} before it", earlier.join(", ")),
         };
         format!(
-            "the database was damaged and is set aside as {}: {from}, and {} whole rows were carried over; {} rows and {} pages \
-             could not be read. What only they held, and no peer has, is missing{earlier}",
+            "the database was damaged and is set aside as {}: {from}, and {} whole rows were carried over; {}. What only they held, and \
+             no peer and no backup has, is missing{earlier}",
             self.set_aside.display(),
             self.carried,
-            self.damaged,
-            self.unreadable_pages
+            salvage::said(self.damaged, self.unreadable_pages, self.missing_at_least, self.missing_at_most)
         )
     }
 }
@@ -136,7 +141,9 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     let peers = recovery.peers || remains.members_unread || remains.members.values().any(|member| member.tracked);
     if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
         let message = format!(
-            "{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}"
+            "{at} is damaged: {found}; {}; there is neither a backup nor a peer, so it is left as it is and only read. What is whole can be \
+             taken out with 'cbddc export COLLECTION'; then {by_hand}",
+            remains.said()
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
@@ -220,7 +227,7 @@ pub(super) fn carry_over(
     };
     let known = remains.knowledge.as_ref();
     let unsent = |row: &Row| known.is_some_and(|k| row.dot.origin == k.replica && row.dot.seq > k.sent);
-    salvage::each_row(disk, old, &remains, |row| {
+    salvage::each_row(disk, old, &remains, |_, row| {
         if !unsent(&row) {
             carrying.take(row);
         }
@@ -228,7 +235,7 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(true)?;
     // Proved never to have been sent: written again as new where this node has to bootstrap.
-    salvage::each_row(disk, old, &remains, |row| {
+    salvage::each_row(disk, old, &remains, |_, row| {
         if unsent(&row) {
             carrying.take(row);
         }
@@ -247,6 +254,8 @@ pub(super) fn carry_over(
         carried,
         damaged: remains.damaged,
         unreadable_pages: remains.unreadable,
+        missing_at_least: remains.missing_at_least,
+        missing_at_most: remains.missing_at_most,
         earlier,
     };
     note(disk, path, INCIDENT, &incident)?;
@@ -254,11 +263,13 @@ pub(super) fn carry_over(
     disk.remove(&done).map_err(|error| Failure::from(failure::file("removing", &done, error)))?;
     sync_folder(disk, folder_of(path))?;
     log::warn!(
-        "event=DatabaseRecovered path={} carried={} damaged={} unreadablePages={}",
+        "event=DatabaseRecovered path={} carried={} damaged={} unreadablePages={} missingAtLeast={} missingAtMost={}",
         path.display(),
         carried,
         remains.damaged,
-        remains.unreadable
+        remains.unreadable,
+        remains.missing_at_least,
+        remains.missing_at_most.map_or_else(|| "unknown".to_string(), |most| most.to_string())
     );
     Ok(incident)
 }

@@ -64,6 +64,9 @@ impl Store {
             open::sync_folder(&*options.disk, open::folder_of(&path))?;
         }
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
+        if refused.is_some() {
+            gate.lie_still();
+        }
         let opened = Opened {
             knowledge: state.knowledge.clone(),
             members,

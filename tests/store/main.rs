@@ -20,4 +20,5 @@ mod recovered;
 mod restore;
 mod rules;
 mod serving;
+mod still;
 mod year;

@@ -107,6 +107,7 @@ impl Writer {
             if matches!(error, Error::DatabaseCorruption { .. }) {
                 log::error!("event=DatabaseReadOnly cause=\"{error}\"");
                 self.read_only = Some(error.to_string());
+                self.gate.lie_still();
                 return Ok(());
             }
             return Err(error.into());
