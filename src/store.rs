@@ -143,6 +143,12 @@ pub struct Sizes {
     pub log_bytes: u64,
     /// Free bytes of the file system below.
     pub free_bytes: u64,
+    /// Bytes of pages within the database that are free: documents may be written there without room on the disk.
+    pub reusable_bytes: u64,
+    /// Databases that were set aside beside it.
+    pub set_aside: u64,
+    /// Bytes that they take.
+    pub set_aside_bytes: u64,
 }
 
 /// Rows of the database.

@@ -23,7 +23,7 @@ async fn dispatch(command: ClientCommand, api: &Api, json: bool) -> Result<u8, E
     match command {
         ClientCommand::Put(put) => documents::put(api, &put, json).await,
         ClientCommand::Get(document) => documents::get(api, &document).await,
-        ClientCommand::Delete(delete) => documents::delete(api, &delete).await,
+        ClientCommand::Delete(delete) => documents::delete(api, &delete, json).await,
         ClientCommand::List(list) => documents::list(api, &list, json).await,
         ClientCommand::Changes(wanted) => changes::run(api, &wanted, json).await,
         ClientCommand::Import(wanted) => import::run(api, &wanted, json).await,

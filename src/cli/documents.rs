@@ -104,11 +104,18 @@ pub(super) async fn get(api: &Api, document: &args::Document) -> Result<u8, Erro
 }
 
 /// Deletes one document; one that is absent is deleted already.
-pub(super) async fn delete(api: &Api, delete: &args::Delete) -> Result<u8, Error> {
+pub(super) async fn delete(api: &Api, delete: &args::Delete, json: bool) -> Result<u8, Error> {
     let path = document_path(&delete.document.collection, &delete.document.key)?;
     let path = path + &confirmation(api, &delete.confirmation);
     let reply = api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
-    if reply.status == StatusCode::ACCEPTED {
+    if json {
+        // Where peers were waited for, the node says which.
+        let said = match reply.body.is_empty() {
+            true => "{\"deleted\":true}".into(),
+            false => String::from_utf8_lossy(&reply.body),
+        };
+        say(&format!("{said}\n"))?;
+    } else if reply.status == StatusCode::ACCEPTED {
         say("queued, not on disk yet\n")?;
     }
     Ok(DONE)

@@ -8,7 +8,7 @@ use super::scrub::{self, Damage, Finding};
 use super::space::file_bytes;
 use super::sql::ROW;
 use super::state::area_in_force;
-use super::{Options, Sizes, Statistics, open};
+use super::{Options, Sizes, Statistics, aside, open};
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
 use crate::id::LocalSeq;
 use crate::row::{Body, Head, Row, RowKey, Scope};
@@ -169,11 +169,17 @@ pub(super) fn collections(connection: &Connection, now: Millis) -> Result<Vec<Co
 pub(super) fn sizes(connection: &Connection, options: &Options) -> Result<Sizes, Failure> {
     area_in_force(connection)?;
     let (disk, path) = (&*options.disk, &options.path);
-    Ok(Sizes {
-        database_bytes: file_bytes(disk, path),
-        log_bytes: file_bytes(disk, &open::beside(path, "-wal")),
-        free_bytes: disk.free_bytes(path).unwrap_or(0),
-    })
+    let log_bytes = file_bytes(disk, &open::beside(path, "-wal"));
+    let free_bytes = disk.free_bytes(path).unwrap_or(0);
+    let pragma = |name: &str| connection.query_row(&std::format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    // As the writing thread reckons: free pages are of use only where the log has the room that it may take.
+    let reusable_bytes = match free_bytes >= options.log_bytes.saturating_sub(log_bytes) {
+        true => (pragma("freelist_count")? * pragma("page_size")?).unsigned_abs(),
+        false => 0,
+    };
+    let (set_aside, set_aside_bytes) = aside::kept(disk, path);
+    let (database_bytes, set_aside) = (file_bytes(disk, path), set_aside.len() as u64);
+    Ok(Sizes { database_bytes, log_bytes, free_bytes, reusable_bytes, set_aside, set_aside_bytes })
 }
 
 pub(super) fn statistics(connection: &Connection) -> Result<Statistics, Failure> {

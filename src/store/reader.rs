@@ -20,7 +20,7 @@ use async_channel::Sender;
 use rusqlite::Connection;
 use std::string::String;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -55,7 +55,9 @@ pub(super) struct Gate {
     /// Damage was met that one row does not explain: the writing thread is to look at all of it.
     suspect: AtomicBool,
     /// The database is damaged, and nothing is written any more: what is whole is read past the damage.
-    still: AtomicBool,
+    still: OnceLock<String>,
+    /// Told once of that.
+    told: (Sender<String>, async_channel::Receiver<String>),
 }
 
 /// What is behind the gate.
@@ -70,7 +72,7 @@ pub(super) struct Reading {
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
         let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false, still: Still::default() });
-        Gate { reading, suspect: AtomicBool::new(false), still: AtomicBool::new(false) }
+        Gate { reading, suspect: AtomicBool::new(false), still: OnceLock::new(), told: async_channel::bounded(1) }
     }
     /// Says once that damage was met.
     pub(super) fn take_suspicion(&self) -> bool {
@@ -79,12 +81,19 @@ impl Gate {
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::SeqCst);
     }
-    /// Nothing is written from here on.
-    pub(super) fn lie_still(&self) {
-        self.still.store(true, Ordering::SeqCst);
+    /// Nothing is written from here on, and why.
+    pub(super) fn lie_still(&self, why: &str) {
+        if self.still.set(why.into()).is_ok() {
+            let _ = self.told.0.try_send(why.into());
+        }
     }
-    pub(super) fn is_still(&self) -> bool {
-        self.still.load(Ordering::SeqCst)
+    /// Why nothing is written any more.
+    pub(super) fn still(&self) -> Option<&str> {
+        self.still.get().map(String::as_str)
+    }
+    /// Waits until nothing is written any more, and says why; once. Never ends otherwise.
+    pub(super) fn told(&self) -> async_channel::Receiver<String> {
+        self.told.1.clone()
     }
     /// The lock is held for one answer, or while the writer opens the database anew.
     pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
@@ -185,7 +194,7 @@ pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found
 fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
     let mut met = Vec::new();
-    let is_still = gate.is_still();
+    let is_still = gate.still().is_some();
     match ask {
         Ask::Get(key, now, reply) => {
             let found = reading.past_damage(

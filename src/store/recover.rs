@@ -120,6 +120,41 @@ pub(super) fn is_under_way(disk: &dyn Disk, path: &Path) -> bool {
     matches!(disk.entry(&beside(path, UNDER_WAY)), Ok(Some(Entry::File(_))))
 }
 
+/// A note that cannot be read says that a recovery was cut off and not how far it was. With no database in place it goes on from the
+/// one that was set aside last; else what is in place is what counts, and a person is told where the rest may be.
+pub(super) fn put_note_right(options: &Options) -> Result<(), Error> {
+    let (disk, path) = (&*options.disk, &options.path);
+    let at = beside(path, UNDER_WAY);
+    if !is_under_way(disk, path) {
+        return Ok(());
+    }
+    let bytes = disk.read_start(&at, NOTE_BYTES_MAX).map_err(|error| failure::file("reading", &at, error))?;
+    if serde_json::from_slice::<UnderWay>(&bytes).is_ok() {
+        return Ok(());
+    }
+    let found = "the note of a recovery that was cut off cannot be read".to_string();
+    let newest = aside::kept(disk, path).0.pop();
+    log::error!("event=RecoveryNoteDamaged path={} bytes={}", at.display(), bytes.len());
+    match newest {
+        Some(set_aside) if file_bytes(disk, path) == 0 => {
+            return note(disk, path, UNDER_WAY, &UnderWay { found, set_aside, backup: None });
+        }
+        Some(set_aside) => note(disk, path, INCIDENT, &with_those_before(disk, path, Incident { found, set_aside, ..Incident::default() }))?,
+        None => {}
+    }
+    disk.remove(&at).map_err(|error| failure::file("removing", &at, error))?;
+    sync_folder(disk, folder_of(path))
+}
+
+/// Names the incidents that nobody has acknowledged, too.
+fn with_those_before(disk: &dyn Disk, path: &Path, incident: Incident) -> Incident {
+    let before = self::incident(disk, path).filter(|before| before.set_aside != incident.set_aside);
+    let mut earlier: Vec<PathBuf> =
+        before.into_iter().flat_map(|before| before.earlier.into_iter().chain([before.set_aside])).collect();
+    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+    Incident { earlier, ..incident }
+}
+
 /// Sets the damaged database aside, if there is anything to take its place from. SQLite has it closed.
 ///
 /// # Errors
@@ -133,7 +168,10 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     let by_hand =
         "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
     let Some(recovery) = &options.recovery else {
-        let message = format!("{at} is damaged: {found}; Persistence.AutoRecover is off: {by_hand}");
+        let message = format!(
+            "{at} is damaged: {found}; Persistence.AutoRecover is off, so it is left as it is. What is whole can be taken out with \
+             'cbddc export COLLECTION' while the node runs; then {by_hand}"
+        );
         return Err(Error::DatabaseCorruption { message, source: None });
     };
     log::error!("event=DatabaseDamaged path={at} cause=\"{found}\"");
@@ -243,10 +281,6 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(false)?;
     let carried = carrying.carried;
-    let before = incident(disk, path).filter(|before| before.set_aside != *old);
-    let mut earlier: Vec<PathBuf> =
-        before.into_iter().flat_map(|before| before.earlier.into_iter().chain([before.set_aside])).collect();
-    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
     let incident = Incident {
         found: under_way.found.clone(),
         set_aside: old.clone(),
@@ -256,8 +290,9 @@ pub(super) fn carry_over(
         unreadable_pages: remains.unreadable,
         missing_at_least: remains.missing_at_least,
         missing_at_most: remains.missing_at_most,
-        earlier,
+        earlier: Vec::new(),
     };
+    let incident = with_those_before(disk, path, incident);
     note(disk, path, INCIDENT, &incident)?;
     let done = beside(path, UNDER_WAY);
     disk.remove(&done).map_err(|error| Failure::from(failure::file("removing", &done, error)))?;

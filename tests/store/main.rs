@@ -5,6 +5,7 @@
 
 mod astray;
 mod backup;
+mod care;
 mod check;
 mod damage;
 mod feed;
