@@ -63,6 +63,7 @@ use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+pub use upkeep::Salvage;
 
 /// Bytes of write-ahead log at which it is copied back; one transaction may carry it beyond.
 pub const WAL_BYTES_MAX: u64 = 4 * 1024 * 1024;

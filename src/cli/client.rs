@@ -1,7 +1,7 @@
 //! Commands that talk to a running node over its HTTP API.
 
 use super::api::Api;
-use super::args::{ClientCommand, Options, PeersCommand};
+use super::args::{self, ClientCommand, Options, PeersCommand};
 use super::target::Target;
 use super::{changes, documents, export, import, members, recovered, site, tables};
 use crate::Error;
@@ -14,6 +14,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Does one command; answers the exit code.
 pub(super) fn run(command: ClientCommand, options: &Options) -> Result<u8, Error> {
+    if let ClientCommand::Export(args::Export { collection, file: Some(file) }) = &command {
+        return export::of_file(file, collection, options.json);
+    }
     let executor = Rc::new(LocalExecutor::new());
     let api = Api::new(Target::of(options)?, ANSWER_TIMEOUT, executor.clone());
     smol::block_on(executor.run(dispatch(command, &api, options.json)))

@@ -4,9 +4,12 @@ use super::api::Api;
 use super::args;
 use super::documents::{DocumentReply, PageReply, line, page_path};
 use super::left_out::{self, LeftOut};
-use super::{DONE, say_bytes};
+use super::{DONE, absolute, say_bytes, say_on_stderr};
 use crate::Error;
 use crate::document::PAGE_DOCUMENTS_MAX;
+use crate::store::{Salvage, Store};
+use std::format;
+use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
@@ -33,6 +36,35 @@ pub(super) async fn run(api: &Api, wanted: &args::Export, json: bool) -> Result<
                 return Err(Error::network("the node's pages do not move on: the export is not complete", None));
             }
             next => after = next,
+        }
+    }
+}
+
+/// The same of a file, without a node: what is whole in its pages.
+pub(super) fn of_file(file: &Path, collection: &str, json: bool) -> Result<u8, Error> {
+    let file = absolute(file);
+    say_on_stderr(&format!("taking out of {}", file.display()));
+    let (mut after, mut salvage, mut left_out) = (String::new(), Salvage::default(), LeftOut::default());
+    loop {
+        let page = Store::whole_documents(&file, collection, &after, &mut salvage)?;
+        let mut text = Vec::new();
+        for document in &page.documents {
+            let value = std::str::from_utf8(&document.value).ok().and_then(|value| serde_json::from_str(value).ok());
+            match value {
+                Some(value) => line(&mut text, &document.key, None, value)?,
+                None => left_out.add(std::slice::from_ref(&document.key), None),
+            }
+        }
+        if !say_bytes(&text)? {
+            return Ok(DONE);
+        }
+        match page.next {
+            Some(next) => after = next,
+            None => {
+                // One look at the file, however many pages: said once.
+                left_out.missing_of_all(page.missing);
+                return Ok(left_out.said("the export", json));
+            }
         }
     }
 }

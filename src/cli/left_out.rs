@@ -58,6 +58,11 @@ impl LeftOut {
         self.ranges += u64::from(missing.is_some());
         self.missing = missing.or(self.missing);
     }
+    /// What is missing of a file that was gone over as a whole; nothing where it is none.
+    pub(super) fn missing_of_all(&mut self, missing: Option<crate::document::Missing>) {
+        let lost = missing.filter(|missing| *missing != crate::document::Missing { at_least: 0, at_most: Some(0) });
+        self.count(0, lost.map(|lost| Missing { at_least: lost.at_least, at_most: lost.at_most }));
+    }
     /// The last line on stderr, and the exit code.
     pub(super) fn said(&self, what: &str, json: bool) -> u8 {
         if self.documents == 0 && self.missing.is_none() {
@@ -81,7 +86,10 @@ impl LeftOut {
             )
         });
         let said: Vec<String> = documents.into_iter().chain(missing).collect();
-        say_on_stderr(&format!("error[PERSISTENCE_ERROR]: {what} is not complete: {}; see 'cbddc health'", said.join("; ")));
+        say_on_stderr(&format!(
+            "error[PERSISTENCE_ERROR]: {what} is not complete: {}; see 'cbddc health'",
+            said.join("; ")
+        ));
         FAILED
     }
 }

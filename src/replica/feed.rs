@@ -186,9 +186,7 @@ impl Feed {
         match self.since {
             Since::Start => Ok((0, knowledge.tail)),
             Since::Now => Ok((knowledge.tail, knowledge.tail)),
-            Since::Bookmark(bookmark) => {
-                knowledge.resumes(&bookmark).map(|()| (bookmark.after, bookmark.began_at))
-            }
+            Since::Bookmark(bookmark) => knowledge.resumes(&bookmark).map(|()| (bookmark.after, bookmark.began_at)),
         }
     }
 

@@ -32,7 +32,8 @@ pub(super) fn kept(disk: &dyn Disk, database: &Path) -> (Vec<PathBuf>, u64) {
     let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
     numbers.sort_unstable();
     let kept: Vec<PathBuf> = numbers.iter().map(|number| beside(database, &format!(".old-{number}"))).collect();
-    let bytes = |at: &PathBuf| file_bytes(disk, at) + LOGS.iter().map(|log| file_bytes(disk, &beside(at, log))).sum::<u64>();
+    let bytes =
+        |at: &PathBuf| file_bytes(disk, at) + LOGS.iter().map(|log| file_bytes(disk, &beside(at, log))).sum::<u64>();
     let all = kept.iter().map(bytes).sum();
     (kept, all)
 }

@@ -141,7 +141,9 @@ impl Shelf<'_> {
         };
         let next = match kept {
             0 => "",
-            _ => ", or remove old backups and lower Persistence.BackupKeep: none is removed before a new one is in place",
+            _ => {
+                ", or remove old backups and lower Persistence.BackupKeep: none is removed before a new one is in place"
+            }
         };
         Err(Error::Persistence { kind, message: format!("{message}{next}"), source })
     }

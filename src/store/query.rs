@@ -104,9 +104,10 @@ pub(super) fn list(
                 Some(document) => {
                     if !add(&mut page, &mut bytes, document, limit) {
                         // A damaged one behind the last document was named already.
-                        let named = page.damaged.last().filter(|named| {
-                            page.next.as_ref().is_some_and(|next| (*named > next) != query.reverse)
-                        });
+                        let named = page
+                            .damaged
+                            .last()
+                            .filter(|named| page.next.as_ref().is_some_and(|next| (*named > next) != query.reverse));
                         page.next = named.cloned().or(page.next);
                         return Ok(page);
                     }

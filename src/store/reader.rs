@@ -66,12 +66,20 @@ pub(super) struct Reading {
     connection: Option<Connection>,
     ended: bool,
     suspect: bool,
+    /// The database lies still, and reads go past damage.
+    past_damage: bool,
     still: Still,
 }
 
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
-        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false, still: Still::default() });
+        let reading = Mutex::new(Reading {
+            connection: Some(connection),
+            ended: false,
+            suspect: false,
+            past_damage: false,
+            still: Still::default(),
+        });
         Gate { reading, suspect: AtomicBool::new(false), still: OnceLock::new(), told: async_channel::bounded(1) }
     }
     /// Says once that damage was met.
@@ -168,7 +176,9 @@ impl Reading {
             Err(error) => {
                 // Never leave a snapshot open: a connection that cannot end one is thrown away.
                 self.connection = None;
-                answer.and(Err(error.into()))
+                // SQLite ends none well in which it met damage. Of a database that lies still what was read is right all the same.
+                let failure = Failure::from(error);
+                if self.past_damage && failure.is_corruption() { answer } else { answer.and(Err(failure)) }
             }
         }
     }
@@ -195,6 +205,7 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
     let mut met = Vec::new();
     let is_still = gate.still().is_some();
+    reading.past_damage = is_still;
     match ask {
         Ask::Get(key, now, reply) => {
             let found = reading.past_damage(

@@ -84,7 +84,10 @@ pub(super) fn restore(disk: &dyn Disk, path: &Path, file: &Path) -> Result<Resto
     drop(lock);
     let unclean = !found.is_backup && !found.clean;
     if unclean {
-        log::warn!("event=RestoredUnclean from={} cause=\"a copy of a database in use, without its log\"", file.display());
+        log::warn!(
+            "event=RestoredUnclean from={} cause=\"a copy of a database in use, without its log\"",
+            file.display()
+        );
     }
     Ok(Restored { database: path.to_path_buf(), set_aside, rows: found.rows, bytes, unclean })
 }

@@ -4,13 +4,13 @@
 //! the feed, the pages of the file are gone over without SQLite. That costs a look at the whole file for each such page. Nothing is
 //! written.
 
+use super::Options;
 use super::codec::{self, scope as number_of};
 use super::failure::{self, Failure};
 use super::query::{self, PAGE_SCAN_MAX, add, range};
 use super::salvage::{self, Remains};
 use super::sql::ROW;
 use super::state::area_in_force;
-use super::Options;
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
 use crate::error::Error;
 use crate::id::LocalSeq;
@@ -77,6 +77,10 @@ pub(super) fn list(
     }
     Ok(page)
 }
+
+/// What a command that takes out everything holds at a time: each page costs a look at the whole file.
+const EXPORTED_ROWS: usize = 65_536;
+const EXPORTED_BYTES: usize = 32 * 1024 * 1024;
 
 /// What stands at a position that the key index gives.
 enum Looked {
@@ -192,28 +196,38 @@ impl Still {
         query: &Query,
         now: Millis,
     ) -> Result<Page, Error> {
+        let bounds = (query.limit.clamp(1, PAGE_DOCUMENTS_MAX), PAGE_BYTES_MAX);
+        let (low, high) = range(query);
+        let wanted = |key: &RowKey| {
+            key.scope == scope && key.collection == collection && key.key >= low && high.is_above(&key.key)
+        };
         match query.reverse {
-            false => self.list_by(options, scope, collection, query, now, |key| key, |key| key),
-            true => self.list_by(options, scope, collection, query, now, Reverse, |Reverse(key)| key),
+            false => self.page(options, bounds, wanted, now, |key| key, |key| key),
+            true => self.page(options, bounds, wanted, now, Reverse, |Reverse(key)| key),
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a listing has so many, and the two orders need one more each")]
-    fn list_by<K: Ord>(
+    /// The same of a whole collection, of either scope, in long pages.
+    pub(super) fn export(&mut self, options: &Options, collection: &str, after: &str) -> Result<Page, Error> {
+        let wanted = |key: &RowKey| {
+            key.scope != Scope::System && key.collection == collection && (after.is_empty() || key.key.as_str() > after)
+        };
+        // Who takes out what is left does not want to lose what has expired meanwhile.
+        self.page(options, (EXPORTED_ROWS, EXPORTED_BYTES), wanted, 0, |key| key, |key| key)
+    }
+
+    fn page<K: Ord>(
         &mut self,
         options: &Options,
-        scope: Scope,
-        collection: &str,
-        query: &Query,
+        (rows_max, bytes_max): (usize, usize),
+        wanted: impl Fn(&RowKey) -> bool,
         now: Millis,
         order: impl Fn(String) -> K,
         name: impl Fn(K) -> String,
     ) -> Result<Page, Error> {
-        let (low, high) = range(query);
-        let mut lowest = Lowest::new(query.limit.clamp(1, PAGE_DOCUMENTS_MAX), PAGE_BYTES_MAX);
+        let mut lowest = Lowest::new(rows_max, bytes_max);
         let missing = self.each(options, |seq, row| {
-            let key = &row.key;
-            if key.scope == scope && key.collection == collection && key.key >= low && high.is_above(&key.key) {
+            if wanted(&row.key) {
                 lowest.offer(order(row.key.key.clone()), seq, row);
             }
         })?;

@@ -2,15 +2,23 @@
 //!
 //! Each job of a running node is done on the keeping thread; here it is only ordered.
 
+use super::Options;
+use super::disk::Entry;
+use super::still::Still;
 use super::{
-    Backup, BackupLedger, BackupOrder, Checked, Disk, FileSystem, Incident, Restored, Store, aside, backup, check, disk,
-    failure, header, ledger, open, recover, restore, verify,
+    Backup, BackupLedger, BackupOrder, Checked, Disk, FileSystem, Incident, Restored, Store, aside, backup, check,
+    disk, failure, header, ledger, open, recover, restore, verify,
 };
+use crate::document::Page;
 use crate::error::Error;
 use crate::time::Millis;
 use std::path::Path;
 use std::string::String;
 use std::sync::Arc;
+
+/// What was found out about a file that is gone over page by page.
+#[derive(Debug, Default)]
+pub struct Salvage(Still);
 
 impl Store {
     /// Makes a backup: whole, verified, under a name of its own and as `latest.db`. Everything that was answered before
@@ -89,6 +97,29 @@ impl Store {
     pub fn set_aside(database: &Path) -> (usize, u64) {
         let (kept, bytes) = aside::kept(&FileSystem, database);
         (kept.len(), bytes)
+    }
+    /// Documents of a collection that are whole in the pages of a file that no node has open, whatever else is broken in it: those
+    /// behind a key, in byte order. `remembered` keeps what was found out about the file from one page to the next.
+    ///
+    /// # Errors
+    /// A node has it open; it is no file; the disk's.
+    pub fn whole_documents(
+        file: &Path,
+        collection: &str,
+        after: &str,
+        remembered: &mut Salvage,
+    ) -> Result<Page, Error> {
+        let at = file.display();
+        match FileSystem.entry(file).map_err(|error| failure::file("reading", file, error))? {
+            Some(Entry::File(_)) => {}
+            Some(Entry::Folder | Entry::Other) => return Err(failure::no_file(file)),
+            None => return Err(Error::persistence(std::format!("there is no file {at}: check the path"), None)),
+        }
+        if Store::is_held(file) {
+            let next = "leave --file out, or stop the node";
+            return Err(Error::persistence(std::format!("{at} is open in a node: {next}"), None));
+        }
+        remembered.0.export(&Options::new(file), collection, after)
     }
     /// Whether a node has the database open.
     pub fn is_held(database: &Path) -> bool {

@@ -81,7 +81,7 @@ pub(super) fn one_file(disk: &dyn Disk, path: &Path) -> Result<Kind, Error> {
     });
     match disk.entry(path) {
         Ok(None) => {
-            let next = "the backups are in the folder Persistence.BackupPath, which 'cbddc config show' names";
+            let next = "check the path; backups are in Persistence.BackupPath, which 'cbddc config show' names";
             return Err(Error::persistence(format!("there is no file {at}: {next}"), None));
         }
         Ok(Some(Entry::Other)) => return Err(failure::no_file(path)),

@@ -24,10 +24,12 @@ fn fill(node: &Node) {
 fn break_leaf(database: &Path) -> BTreeSet<String> {
     let mut bytes = std::fs::read(database).unwrap();
     let page = |bytes: &[u8], page: usize| String::from_utf8_lossy(&bytes[page * PAGE..(page + 1) * PAGE]).into_owned();
-    let leaves = (2..bytes.len() / PAGE).filter(|at| bytes[at * PAGE] == 13 && page(&bytes, *at).contains("document 1000 "));
+    let leaves =
+        (2..bytes.len() / PAGE).filter(|at| bytes[at * PAGE] == 13 && page(&bytes, *at).contains("document 1000 "));
     let leaf = leaves.last().expect("it is somewhere");
     let text = page(&bytes, leaf);
-    let lost = (0..COUNT).filter(|n| text.contains(&format!("k{n:05}{}", value(*n)))).map(|n| format!("k{n:05}")).collect();
+    let lost =
+        (0..COUNT).filter(|n| text.contains(&format!("k{n:05}{}", value(*n)))).map(|n| format!("k{n:05}")).collect();
     bytes[leaf * PAGE..leaf * PAGE + 64].fill(0xa5);
     std::fs::write(database, bytes).unwrap();
     lost
@@ -61,6 +63,20 @@ fn everything_that_is_whole_comes_out_of_a_damaged_database_and_what_does_not_is
     let told = String::from_utf8_lossy(&ran.stderr).into_owned();
     let summary: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
     assert_eq!((summary["documents"].as_u64(), summary["complete"].as_bool()), (Some(lost.len() as u64), Some(false)));
+    // The file by itself, be its header and the node's own record broken, too.
+    node.stop_cleanly();
+    let mut bytes = std::fs::read(node.path("data/cbddc.db")).unwrap();
+    bytes[16..100].fill(0xff);
+    std::fs::write(node.path("broken.db"), bytes).unwrap();
+    let ran = node.offline(&["export", "c", "--file", "broken.db"]);
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!((ran.status.code(), keys(&ran.stdout)), (Some(1), whole), "{told}");
+    assert!(told.contains("not complete"), "{told}");
+    node.start();
+    wait("it is found again", || {
+        node.get("c", lost.first().unwrap());
+        (node.page("/health")["entries"]["storage"]["status"] == "Unhealthy").then_some(())
+    });
     let health = node.page("/health");
     assert_eq!(health["entries"]["storage"]["status"], "Unhealthy");
     node.put("c", "k00000", "1");
@@ -69,7 +85,8 @@ fn everything_that_is_whole_comes_out_of_a_damaged_database_and_what_does_not_is
 #[test]
 fn structural_damage_that_is_found_while_it_runs_is_met_as_at_the_start_where_it_is_left_to_a_person() {
     let node = Node::new("damaged-by-hand").set("Persistence__AutoRecover", "false");
-    let mut node = node.set("Sync__EnableOfflineQueue", "false").set("Persistence__EnableAutoBackup", "false").started();
+    let mut node =
+        node.set("Sync__EnableOfflineQueue", "false").set("Persistence__EnableAutoBackup", "false").started();
     let peer = Node::new("damaged-peer").peers(&[&node]).started();
     fill(&node);
     node.wait_linked(&peer);

@@ -48,7 +48,8 @@ fn a_fifo_or_a_folder_where_a_file_is_due_is_an_error_that_says_what_to_do() {
 fn a_copy_of_a_database_in_use_without_its_log_is_restored_with_a_warning() {
     let path = database("care-in-use");
     // The log is copied back while it writes, and not while this test copies the file.
-    let (store, _) = open_with(Options { min_free_bytes: 0, idle: Duration::from_secs(600), ..Options::new(&path) }).unwrap();
+    let (store, _) =
+        open_with(Options { min_free_bytes: 0, idle: Duration::from_secs(600), ..Options::new(&path) }).unwrap();
     for n in 0..60 {
         fill(&store, n * 500, (n + 1) * 500);
     }

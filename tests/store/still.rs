@@ -94,7 +94,9 @@ fn fed(store: &Store) -> (BTreeSet<String>, Option<Missing>) {
     let (mut keys, mut since, mut all_missing) = (BTreeSet::new(), Since::Start, None);
     loop {
         let feed = Feed { since, collection: Some("c".to_string()), limit: 300 };
-        let FeedPage::Rows { rows, next, more, missing, .. } = smol::block_on(store.feed(feed)).unwrap() else { panic!() };
+        let FeedPage::Rows { rows, next, more, missing, .. } = smol::block_on(store.feed(feed)).unwrap() else {
+            panic!()
+        };
         keys.extend(rows.into_iter().filter(|(_, row)| !row.is_tombstone()).map(|(_, row)| row.key.key));
         all_missing = missing.or(all_missing);
         if !more {
@@ -130,7 +132,10 @@ fn past_a_broken_leaf_of_rows_every_whole_document_is_listed_and_the_others_are_
     assert!(missing.at_least <= lost && missing.at_most.is_none_or(|most| most >= lost), "{missing:?}, {lost} are");
     assert!(missing.at_least >= lost, "the entries of the index say how many: {missing:?}, {lost} are");
     let refused = smol::block_on(store.backup(order(&path, 3))).unwrap_err().to_string();
-    assert!(refused.contains("no backup is made of a damaged database") && refused.contains("cbddc export"), "{refused}");
+    assert!(
+        refused.contains("no backup is made of a damaged database") && refused.contains("cbddc export"),
+        "{refused}"
+    );
     close(store);
     assert_eq!(std::fs::read(&path).unwrap()[..before.len()], before[..], "nothing is overwritten");
 }

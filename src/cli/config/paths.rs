@@ -4,8 +4,8 @@
 use crate::cli::absolute;
 use crate::config::Config;
 use crate::error::Error;
-use std::fs;
 use std::format;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What is due at a path.

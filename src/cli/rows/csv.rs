@@ -95,7 +95,9 @@ impl<R: Read> Rows for Records<R> {
         if let Some(opened) = self.quotes.open_at_end()
             && more
         {
-            let message = format!("the quote that opens in line {opened} is never closed: close it; nothing from line {line} on is stored");
+            let message = format!(
+                "the quote that opens in line {opened} is never closed: close it; nothing from line {line} on is stored"
+            );
             return Ok(Some(Numbered { line, row: Err(Error::bad_request(message)) }));
         }
         Ok(more.then(|| Numbered { line, row: self.row(&record) }))
@@ -299,7 +301,9 @@ mod tests {
         let said = found[2].1.as_ref().err().unwrap().to_string();
         assert!(said.contains("line 4") && said.contains("never closed"), "{said}");
         // Quotes within plain fields are plain, and a closed one at the very end is closed.
-        for whole in [&b"id,text\n1,5\" pipe\n"[..], b"id,text\n1,\"a \"\"b\"\"\"", b"\xef\xbb\xbf\"id\",text\n1,\"\"\n"] {
+        for whole in
+            [&b"id,text\n1,5\" pipe\n"[..], b"id,text\n1,\"a \"\"b\"\"\"", b"\xef\xbb\xbf\"id\",text\n1,\"\"\n"]
+        {
             assert!(rows(whole, "id").iter().all(|(_, row)| row.is_ok()), "{whole:?}");
         }
     }
