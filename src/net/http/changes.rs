@@ -223,7 +223,8 @@ fn events_text(page: &Changes) -> Result<Vec<u8>, Error> {
         json.extend_from_slice(b"{\"incomplete\":true");
         left_out_text(&mut json, page.damaged, page.missing.as_ref())?;
         json.push(b'}');
-        data(&mut text, &json);
+        let told = json.as_slice();
+        data(&mut text, told);
     }
     if page.changes.last().is_none_or(|last| last.token != page.next) {
         text.extend_from_slice(b": keep-alive\nid: ");
