@@ -149,6 +149,9 @@ impl<K: Ord> Lowest<K> {
     }
 }
 
+/// A document and when it expires.
+type Expiring = (Document, Option<Millis>);
+
 /// What was found out about the file once; it does not change any more.
 #[derive(Debug, Default)]
 pub(super) struct Still(Option<Remains>);
@@ -174,7 +177,7 @@ impl Still {
         options: &Options,
         key: &RowKey,
         now: Millis,
-    ) -> Result<Option<Option<(Document, Option<Millis>)>>, Error> {
+    ) -> Result<Option<Option<Expiring>>, Error> {
         let mut found = Lowest::new(1, usize::MAX);
         self.each(options, |seq, row| {
             if row.key == *key {
