@@ -60,15 +60,14 @@ fn still(path: &Path) -> (Store, String) {
     }
     let checked = smol::block_on(store.check());
     assert!(checked.is_err() || checked.is_ok_and(|checked| !checked.structure.is_empty()));
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
-        match smol::block_on(store.submit(NOW, request(vec![put("new", "1")]))) {
-            Err(cbddc::Error::DatabaseCorruption { message, .. }) if message.contains("neither a backup") => {
-                return (store, message);
-            }
-            _ => assert!(std::time::Instant::now() < deadline, "writes are not refused"),
-        }
-    }
+    let late = async {
+        smol::Timer::after(std::time::Duration::from_secs(60)).await;
+        None
+    };
+    let why = smol::block_on(smol::future::or(store.lies_still(), late)).expect("it is found in time");
+    let refused = smol::block_on(store.submit(NOW, request(vec![put("new", "1")]))).unwrap_err().to_string();
+    assert!(refused.contains(&why) && why.contains("neither a backup"), "{refused}");
+    (store, why)
 }
 
 fn listed(store: &Store, reverse: bool) -> (Vec<String>, Vec<String>, Option<Missing>) {
