@@ -14,12 +14,22 @@ use std::vec::Vec;
 /// What stands beside a database and belongs to its content.
 const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// The first name `DATABASE.old-N` that nothing uses, with no log beside it either.
-pub(super) fn free_name(disk: &dyn Disk, database: &Path) -> PathBuf {
-    let is_free = |at: &Path| matches!(disk.entry(at), Ok(None));
-    let mut names = (1u32..).map(|n| beside(database, &format!(".old-{n}")));
-    let free = names.find(|at| is_free(at) && LOGS.iter().all(|log| is_free(&beside(at, log))));
-    free.unwrap_or_else(|| beside(database, ".old"))
+/// The first name `DATABASE.old-N` that nothing uses, with no log beside it either. A disk that does not say what is there ends
+/// the search: it would go on for ever.
+pub(super) fn free_name(disk: &dyn Disk, database: &Path) -> Result<PathBuf, Error> {
+    let mut number = 1u32;
+    loop {
+        let at = beside(database, &format!(".old-{number}"));
+        let mut is_free = true;
+        for name in std::iter::once(at.clone()).chain(LOGS.map(|log| beside(&at, log))) {
+            let there = disk.entry(&name).map_err(|error| failure::file("looking for a free name at", &name, error))?;
+            is_free &= there.is_none();
+        }
+        if is_free {
+            return Ok(at);
+        }
+        number += 1;
+    }
 }
 
 /// The databases that were set aside beside this one, the newest last, and the bytes that they take with their logs.

@@ -89,7 +89,7 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
-    let set_aside = aside::free_name(disk, path);
+    let set_aside = aside::free_name(disk, path)?;
     let under_way = UnderWay { found: found.to_string(), set_aside, backup: None };
     note(disk, path, UNDER_WAY, &under_way)
 }

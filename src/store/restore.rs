@@ -126,7 +126,7 @@ pub(super) fn copy_in_place(disk: &dyn Disk, file: &Path, path: &Path) -> Result
 
 /// The old database gets its new name first and keeps the old one until the rename: at no instant is there none.
 fn put_in_place(disk: &dyn Disk, path: &Path, ready: &Path) -> Result<Option<PathBuf>, Error> {
-    let old = aside::free_name(disk, path);
+    let old = aside::free_name(disk, path)?;
     let there = !matches!(disk.entry(path), Ok(None));
     if there && disk.link(path, &old).is_err() {
         // A file system without second names: the start completes what is cut off here.
@@ -150,7 +150,7 @@ pub(super) fn notice(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     if header::kind(disk, path)? != Some(Kind::Backup) {
         return Ok(false);
     }
-    let old = aside::free_name(disk, path);
+    let old = aside::free_name(disk, path)?;
     if aside::logs(disk, path, &old)? {
         log::warn!("event=StaleLogSetAside path={} as={}-wal", path.display(), old.display());
     }
