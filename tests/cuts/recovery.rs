@@ -86,6 +86,8 @@ fn broken(scene: Scene) -> Result<Stage, String> {
         let leaf = *leaves.first().ok_or("no leaf")?;
         media.spoil(DATABASE, leaf * PAGE, &[0xa5; 64]);
     } else {
+        // A log that a cut brings back would hide the damage, and rightly so: its removal is on the disk.
+        media.sync_names(crate::media::folder(DATABASE));
         media.spoil(DATABASE, 16, &[0xff; 24]);
     }
     Ok(stage)
