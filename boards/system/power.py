@@ -23,16 +23,20 @@ TARGETS = {"arm64": "aarch64-unknown-linux-musl", "armhf": "armv7-unknown-linux-
 # Fewer than these in a round would prove little on a slow machine.
 ACKNOWLEDGED_MIN = 20
 # What costs an emulated board seconds at every boot and has no part in what is proved here: the journal, whose files are mended
-# after each cut, and the filters of system calls. boards/test service has both.
-QUICK = "[Service]\nStandardOutput=truncate:/run/cbddc.log\nStandardError=inherit\nNoNewPrivileges=no\n" + "".join(
-    f"{setting}=\n" for setting in ("SystemCallFilter", "SystemCallArchitectures", "RestrictAddressFamilies")
-) + "".join(
-    f"{setting}=no\n"
-    for setting in (
-        "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "MemoryDenyWriteExecute", "LockPersonality", "ProtectClock",
-        "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "PrivateDevices",
-    )
-) + "DevicePolicy=auto\n"
+# after each cut, the filters of system calls, and a file system of the service's own. boards/test service has all of it.
+OFF = {
+    "": ("SystemCallFilter", "SystemCallArchitectures", "RestrictAddressFamilies", "LoadCredential", "SetCredential"),
+    "no": (
+        "NoNewPrivileges", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "MemoryDenyWriteExecute", "LockPersonality",
+        "ProtectClock", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "PrivateDevices",
+        "ProtectSystem", "ProtectHome", "ProtectControlGroups", "PrivateTmp",
+    ),
+    "auto": ("DevicePolicy",),
+    "default": ("ProtectProc",),
+}
+QUICK = "[Service]\nStandardOutput=truncate:/run/cbddc.log\nStandardError=inherit\n" + "".join(
+    f"{setting}={value}\n" for value, settings in OFF.items() for setting in settings
+)
 
 
 class Writer(threading.Thread):
