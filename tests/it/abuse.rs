@@ -5,6 +5,7 @@
 use crate::client::{Connection, document};
 use crate::group::Group;
 use crate::process::Node;
+use crate::program::{self, seconds};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest time without one answer to those who ask like people. Far beyond what is seen, since the machine that tests
 /// is shared; a node that is starved says nothing for as long as it is.
-const STARVED: Duration = Duration::from_secs(15);
+fn starved() -> Duration {
+    seconds(15)
+}
 
 /// A connection that does not block, as a hostile client keeps hundreds.
 fn dial(address: SocketAddr) -> Option<TcpStream> {
@@ -212,12 +215,12 @@ fn a_client_that_does_its_worst_neither_kills_nor_starves_the_smallest_board() {
     if let Ok(group) = &group {
         assert_eq!(group.killed(), 0, "the kernel killed it");
     }
-    assert!(peak <= MEMORY_BYTES, "{peak} bytes");
-    assert!(health.longest_gap < STARVED && !health.answered_ms.is_empty(), "health is starved");
+    assert!(program::emulated() || peak <= MEMORY_BYTES, "{peak} bytes");
+    assert!(health.longest_gap < starved() && !health.answered_ms.is_empty(), "health is starved");
     // However slow the machine is: who asks is not sent away for the sake of who only holds places.
     let (answered, not) = (health.answered_ms.len(), health.refused);
     assert!(answered > 2 * not, "health was answered {answered} times and {not} times not");
-    assert!(writes.longest_gap < STARVED && !writes.answered_ms.is_empty(), "writers are starved");
+    assert!(writes.longest_gap < starved() && !writes.answered_ms.is_empty(), "writers are starved");
     // And what was answered is there, once it is quiet again.
     node.still_serves();
     node.stop_cleanly();

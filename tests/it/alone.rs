@@ -2,7 +2,8 @@
 
 use crate::client::{document, documents};
 use crate::process::{Node, wait};
-use std::time::{Duration, Instant};
+use crate::program::seconds;
+use std::time::Instant;
 
 #[test]
 fn a_document_comes_back_byte_for_byte_and_survives_kill_and_restart() {
@@ -125,7 +126,7 @@ fn whoever_speaks_no_http_or_says_nothing_costs_nobody_else() {
         let answer = node.connect().ask("GET", "/livez", &[], b"").ok()?;
         (answer.status == 200).then_some(())
     });
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < seconds(20));
     drop(held);
     node.still_serves();
 }

@@ -2,6 +2,7 @@
 
 use crate::client::document;
 use crate::process::{KEY, Node, wait, wait_for};
+use crate::program::{self, seconds};
 use crate::speaker::Speaker;
 use cbddc::id::VersionVector;
 use cbddc::net::LinkError;
@@ -104,7 +105,7 @@ fn garbage_on_the_link_port_costs_only_its_sender() {
             let _ = stream.shutdown(std::net::Shutdown::Write);
         }
         if at % 20 == 0 && bytes.len() > 2 {
-            assert!(is_closed(&stream, Duration::from_secs(10)), "{:?}", &bytes[..3]);
+            assert!(is_closed(&stream, seconds(10)), "{:?}", &bytes[..3]);
         }
     }
     wait("they are counted", || (refused(&node) >= 100).then_some(()));
@@ -120,13 +121,13 @@ fn strangers_who_say_nothing_do_not_keep_members_out() {
     let mut silent: Vec<TcpStream> = (0..24).map(|_| node.dial(address)).collect();
     let mut peer = Node::new("mute-peer").peers(&[&node]);
     peer.start();
-    wait_for(Duration::from_secs(4), "a member is let in meanwhile", || {
+    wait_for(seconds(4), "a member is let in meanwhile", || {
         silent.push(TcpStream::connect(address).unwrap());
         node.is_linked_to("mute-peer").then_some(())
     });
     still_replicates(&node, &peer, "k");
     for stream in silent.iter().take(24) {
-        assert!(is_closed(stream, Duration::from_secs(10)), "a silent stranger is put out");
+        assert!(is_closed(stream, seconds(10)), "a silent stranger is put out");
     }
 }
 
@@ -149,7 +150,7 @@ fn a_member_that_never_says_hello_is_put_out() {
         node.delete("c", "k").expect(204);
         wait("the delete arrives", || peer.value("c", "k").is_none().then_some(()));
     }
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < seconds(20), "{:?}", began.elapsed());
     still_replicates(&node, &peer, "k2");
 }
 
@@ -211,13 +212,13 @@ fn a_member_that_reads_nothing_holds_nobody_back() {
     let resident = std::fs::read_to_string(format!("/proc/{}/status", node.process().as_raw_nonzero())).unwrap();
     let line = resident.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 120 * 1024, "{line}");
+    assert!(program::emulated() || kib < 120 * 1024, "{line}");
 }
 
 #[test]
 fn datagrams_of_any_bytes_are_counted_and_change_nothing() {
     let ear = UdpSocket::bind("127.0.0.1:0").unwrap();
-    ear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    ear.set_read_timeout(Some(seconds(20))).unwrap();
     let node = Node::new("datagrams")
         .set("Network__EnableDiscovery", "true")
         .set("Network__UdpPort", "0")

@@ -1,12 +1,15 @@
 //! HTTP/1.1 as a small program on the gateway would speak it: one connection, one request after the other.
 
+use crate::program::seconds;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longer than the node itself waits for anything: a node that says nothing for so long fails the test.
-const PATIENCE: Duration = Duration::from_secs(40);
+fn patience() -> Duration {
+    seconds(40)
+}
 
 /// What the node answered.
 #[derive(Debug, Clone)]
@@ -51,8 +54,8 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(stream: TcpStream, address: SocketAddr) -> Connection {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        stream.set_write_timeout(Some(patience())).unwrap();
         stream.set_nodelay(true).unwrap();
         Connection { stream: BufReader::new(stream), host: address.to_string() }
     }

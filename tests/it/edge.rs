@@ -2,8 +2,8 @@
 //! speak HTTP.
 
 use crate::client::{Connection, document};
-use crate::process::{KEY, Node, PATIENCE, field, wait, wait_for};
-use crate::program;
+use crate::process::{KEY, Node, field, patience, wait, wait_for};
+use crate::program::{self, seconds};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ const TOKEN: &str = "s3cret-token-42";
 
 /// Everything that comes until the other side ends it. Fails where it does not within the patience of a test.
 fn until_closed(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(seconds(60))).unwrap();
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("it is held open for more than a minute"),
@@ -120,7 +120,7 @@ fn the_unix_socket_is_for_owner_and_group_is_replaced_after_a_kill_and_gone_afte
     assert_eq!(meta.permissions().mode() & 0o777, 0o660);
     let asks = |request: &str| {
         let mut stream = UnixStream::connect(&socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -268,7 +268,7 @@ fn whoever_is_slow_at_any_step_loses_the_connection_and_disturbs_nobody() {
                 if who == "takes no answers" {
                     // Nothing is read until the node has given it up; then what it had sent is all that comes.
                     let given_up = || stream.write_all(b"\r\n").is_err().then_some(());
-                    wait_for(Duration::from_secs(120), "an answer that nobody takes is given up", given_up);
+                    wait_for(seconds(120), "an answer that nobody takes is given up", given_up);
                 }
                 let answer = until_closed(&mut stream);
                 // HTTP's own word for a request that did not come.
@@ -351,7 +351,7 @@ fn a_body_without_an_end_is_refused_where_one_document_is_due_and_read_on_in_bou
     assert!(said.contains("DocumentTooLarge"), "{said}");
     assert!(node.value("c", "before").is_some() && node.value("c", "after").is_some());
     let peak = resident_kib(&node, "VmHWM:");
-    assert!(peak < 90_000, "{peak} KiB");
+    assert!(program::emulated() || peak < 90_000, "{peak} KiB");
 }
 
 /// What the kernel says of the process's memory.
@@ -383,13 +383,13 @@ fn ten_thousand_connections_leave_a_node_that_serves() {
             let _ = stream.write_all(bytes);
         }
         // While they are there: health at once, a write within the time that slow ones are left.
-        let health = wait_for(PATIENCE, "health answers", || {
+        let health = wait_for(patience(), "health answers", || {
             node.connect().ask("GET", "/health", &[], b"").ok().filter(|answer| answer.status == 200)
         });
         assert!(health.text().contains("\"status\""));
         if round % 10 == 0 {
             let path = document("c", &round.to_string());
-            wait_for(PATIENCE, "a write gets through", || {
+            wait_for(patience(), "a write gets through", || {
                 node.connect().ask("PUT", &path, &[], b"1").ok().filter(|answer| matches!(answer.status, 200 | 201))
             });
             served += 1;
@@ -398,7 +398,7 @@ fn ten_thousand_connections_leave_a_node_that_serves() {
     wait("all are closed again", || (files() <= before.0 + 2).then_some(()));
     assert_eq!(node.everything("c").len(), served);
     let after = resident_kib(&node, "VmRSS:");
-    assert!(after < before.1 + 40_000, "from {} to {after} KiB", before.1);
+    assert!(program::emulated() || after < before.1 + 40_000, "from {} to {after} KiB", before.1);
     node.still_serves();
 }
 

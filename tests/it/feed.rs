@@ -1,7 +1,8 @@
 //! The change feed as programs on the gateway read it: long polls, server-sent events, the command line.
 
 use crate::client::document;
-use crate::process::{Node, PATIENCE, copy_folder, wait};
+use crate::process::{Node, copy_folder, patience, wait};
+use crate::program::{self, seconds};
 use cbddc::replica::{Feed, FeedPage, Precondition, Request, Since, Write as RowWrite};
 use cbddc::row::{Body, RowKey};
 use cbddc::store::{Options, Store};
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// `collection/key=value`, or `collection/key` where it was deleted.
 fn shown(change: &Value) -> String {
@@ -47,7 +48,7 @@ struct Events {
 impl Events {
     fn open(node: &Node, query: &str, last: Option<&str>) -> Events {
         let mut stream = node.dial(node.http());
-        stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+        stream.set_read_timeout(Some(seconds(40))).unwrap();
         let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
         let head = format!("GET /v1/changes?{query} HTTP/1.1\r\nHost: {}\r\n", node.http());
         stream.write_all(format!("{head}Accept: text/event-stream\r\n{last}\r\n").as_bytes()).unwrap();
@@ -87,7 +88,7 @@ impl Events {
         let (mut id, mut data) = (String::new(), Vec::new());
         let began = Instant::now();
         loop {
-            assert!(began.elapsed() < 2 * PATIENCE, "no event came");
+            assert!(began.elapsed() < 2 * patience(), "no event came");
             let line = self.line()?;
             match line.split_once(": ").unwrap_or((&line, "")) {
                 ("id", value) => id = value.to_string(),
@@ -184,7 +185,7 @@ fn events_come_as_they_happen_and_go_on_after_the_last_one_that_was_seen() {
     waiting.send("GET", "/v1/changes?since=now&timeout=5m", &[], b"").unwrap();
     let (code, took) = node.stop();
     assert_eq!(code, Some(0));
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < seconds(4), "{took:?}");
     assert_eq!(events.event(), None, "the stream ended whole");
     assert_eq!(waiting.receive(false).unwrap().expect(200).json()["changes"].as_array().unwrap().len(), 0);
 }
@@ -271,12 +272,12 @@ fn a_reader_that_takes_nothing_costs_nobody_else() {
         node.put("c", &n.to_string(), &value).expect(201);
         assert!(awake.event().unwrap().0.starts_with(&format!("c/{n}=")));
     }
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < seconds(20), "{:?}", began.elapsed());
     // Twelve megabytes were written: a sleeper holds a page and the buffers of its connection, not those.
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.process().as_raw_nonzero())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kib < 110_000, "{kib} KiB");
+    assert!(program::emulated() || kib < 110_000, "{kib} KiB");
     // And it gets everything once it wakes.
     let sleeper = asleep.first_mut().unwrap();
     for n in 0..60 {

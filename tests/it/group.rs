@@ -1,5 +1,6 @@
 //! A control group with a bound on memory, of either version; where none can be made, the node is only measured.
 
+use crate::program;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -15,6 +16,9 @@ pub struct Group {
 impl Group {
     /// A group whose processes together have at most so much memory. The reason where there can be none.
     pub fn with_memory(bytes: u64) -> Result<Group, String> {
+        if program::emulated() {
+            return Err("the emulator's memory would be in it".into());
+        }
         let name = format!("cbddc-{}", process::id());
         let unified = Path::new("/sys/fs/cgroup");
         let first = Path::new("/sys/fs/cgroup/memory");

@@ -2,11 +2,14 @@
 
 use crate::lan::{Host, Lan};
 use crate::process::{KEY, Node, wait, wait_for};
+use crate::program::seconds;
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(30);
+fn soon() -> Duration {
+    seconds(30)
+}
 
 fn health(node: &Node) -> Value {
     node.page("/health")
@@ -22,7 +25,7 @@ fn on(host: &Host, name: &str) -> Node {
 }
 #[track_caller]
 fn wait_healthy(node: &Node, tracked: u64) {
-    wait_for(SOON, &format!("{} is healthy with {tracked} peers", node.name), || {
+    wait_for(soon(), &format!("{} is healthy with {tracked} peers", node.name), || {
         let health = health(node);
         let peers = &health["entries"]["cbddc"]["data"];
         (health["status"] == "Healthy" && peers["trackedPeerCount"] == tracked && peers["maxLagMs"] == 0).then_some(())
@@ -48,7 +51,7 @@ fn a_peer_that_is_cut_off_turns_health_and_back_and_once_untracked_it_counts_no_
     left.put("c", "k1", "1").expect(201);
     // On a busy machine the one that is there may be late for a moment, too.
     let turns = |status: &str| {
-        wait_for(SOON, &format!("health is {status} because of cut-off alone"), || {
+        wait_for(soon(), &format!("health is {status} because of cut-off alone"), || {
             let is_it = |health: &Value| {
                 health["status"] == status
                     && health["entries"]["cbddc"]["data"]["laggingPeers"] == serde_json::json!(["cut-off"])
@@ -96,7 +99,7 @@ fn a_wiped_board_comes_back_under_its_name_and_one_command_takes_it_in() {
         node.put("c", &node.name, "1").expect(201);
     }
     let agree = |nodes: &[Node], documents: usize| {
-        wait_for(SOON, &format!("all hold the same {documents} documents"), || {
+        wait_for(soon(), &format!("all hold the same {documents} documents"), || {
             let first = nodes[0].everything("c");
             (first.len() == documents && nodes[1..].iter().all(|node| node.everything("c") == first)).then_some(())
         });
@@ -115,7 +118,7 @@ fn a_wiped_board_comes_back_under_its_name_and_one_command_takes_it_in() {
     wiped.put("c", "written-while-refused", "1").expect(201);
 
     for node in &nodes {
-        let said = wait_for(SOON, &format!("{} names the refused device", node.name), || {
+        let said = wait_for(soon(), &format!("{} names the refused device", node.name), || {
             let entry = entry(node, "members");
             (entry["status"] == "Degraded").then_some(entry)
         });
@@ -128,7 +131,7 @@ fn a_wiped_board_comes_back_under_its_name_and_one_command_takes_it_in() {
         assert!(heard.as_array().unwrap().iter().any(named), "{heard}");
         assert!(node.value("c", "written-while-refused").is_none());
     }
-    let said = wait_for(SOON, "the refused one says so itself", || {
+    let said = wait_for(soon(), "the refused one says so itself", || {
         Some(entry(&wiped, "members")).filter(|entry| entry["status"] == "Unhealthy")
     });
     assert!(said["description"].as_str().unwrap().contains("peers replace gw-5"), "{said}");

@@ -3,7 +3,7 @@
 
 use crate::client::{Answer, Connection, document, documents};
 use crate::lan::Host;
-use crate::program;
+use crate::program::{self, seconds};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,14 +20,16 @@ use std::time::{Duration, Instant};
 /// The key of every node that is not given another one.
 pub const KEY: &str = "7d5f0b1c9a3e4d2f8b6a1c0e9f7d5b3a2c4e6f8091a3b5c7d9e1f30415263748";
 /// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub fn patience() -> Duration {
+    seconds(30)
+}
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
 /// Polls until something holds; fails the test when it does not come.
 #[track_caller]
 pub fn wait<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
-    wait_for(PATIENCE, what, poll)
+    wait_for(patience(), what, poll)
 }
 
 #[track_caller]
@@ -185,7 +187,7 @@ impl Node {
     pub fn run_to_end(&self) -> (ExitStatus, String) {
         let output = self.command("run").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = output.unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 child.kill().unwrap();
@@ -302,7 +304,7 @@ impl Node {
             if let Some(ended) = running.child.try_wait().unwrap() {
                 break ended;
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > patience() {
                 running.child.kill().unwrap();
                 running.child.wait().unwrap();
                 panic!("{} does not stop\n{}", self.name, self.tail());
@@ -315,7 +317,7 @@ impl Node {
     pub fn stop_cleanly(&mut self) {
         let (code, took) = self.stop();
         assert_eq!(code, Some(0), "{}", self.tail());
-        assert!(took < Duration::from_secs(8), "took {took:?} to stop");
+        assert!(took < seconds(8), "took {took:?} to stop");
     }
     /// SIGHUP: it reads its configuration again.
     pub fn reload(&self) {

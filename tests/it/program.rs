@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// As cargo spells it: how programs of the target that this was built for are run. Where it is a machine's own, there is none.
 const RUNNER: Option<&str> = if cfg!(all(target_arch = "aarch64", target_env = "gnu")) {
@@ -14,6 +15,9 @@ const RUNNER: Option<&str> = if cfg!(all(target_arch = "aarch64", target_env = "
 } else {
     None
 };
+
+/// How many times longer all may take under an emulator: it is five to twenty times slower, and the machine has other tests, too.
+const EMULATOR_TAKES: u32 = 10;
 
 /// The C compiler of that target, for what is preloaded into its programs.
 pub const C_COMPILER: &str = match RUNNER {
@@ -42,6 +46,20 @@ pub fn preload(library: &Path) -> (&'static str, String) {
         Some(_) => ("QEMU_SET_ENV", format!("LD_PRELOAD={}", library.display())),
         None => ("LD_PRELOAD", library.display().to_string()),
     }
+}
+
+/// Whether the node runs under an emulator. What it uses of memory cannot be seen from outside then: the emulator's is seen.
+pub fn emulated() -> bool {
+    match std::env::var_os("CBDDC_TEST_BINARY") {
+        Some(_) => std::env::var_os("CBDDC_TEST_RUNNER").is_some(),
+        None => own_runner().is_some(),
+    }
+}
+
+/// So many seconds of a node that this machine's own processor runs; more of one that is emulated. For all that a test waits
+/// for, and all that may not take longer.
+pub fn seconds(own: u64) -> Duration {
+    Duration::from_secs(own) * if emulated() { EMULATOR_TAKES } else { 1 }
 }
 
 fn own_runner() -> Option<String> {

@@ -3,13 +3,14 @@
 use crate::client::{document, documents};
 use crate::probe::Probe;
 use crate::process::{Node, wait, wait_for};
+use crate::program::seconds;
 use crate::small_disk::Disk;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 fn queue(node: &Node) -> Value {
     node.status()["queue"].clone()
@@ -84,9 +85,7 @@ fn fill(node: &Node, seed: u64, told: &mut [Told; 2]) -> usize {
                 scope.spawn(move || write(node, writer, seed, stop, told))
             })
             .collect();
-        wait_for(Duration::from_secs(120), "the queue is full", || {
-            (queue(node)["refused"].as_u64().unwrap() > 3).then_some(())
-        });
+        wait_for(seconds(120), "the queue is full", || (queue(node)["refused"].as_u64().unwrap() > 3).then_some(()));
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
@@ -363,7 +362,7 @@ fn a_stop_that_cannot_keep_what_waits_says_so_and_fails() {
     node.put("c", "a", "1").expect(202);
     let (code, took) = node.stop();
     assert_eq!(code, Some(1), "{}", node.tail());
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < seconds(10), "{took:?}");
     assert!(node.tail().contains("queued operations are lost"), "{}", node.tail());
     fs::remove_file(&fail).unwrap();
     node.start();

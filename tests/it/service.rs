@@ -2,7 +2,7 @@
 
 use crate::client::document;
 use crate::probe::Probe;
-use crate::process::{KEY, Node, PATIENCE, wait};
+use crate::process::{KEY, Node, patience, wait};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -15,7 +15,7 @@ impl Manager {
     fn of(node: &mut Node) -> Manager {
         let path = node.path("notify.sock");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience())).unwrap();
         node.change("NOTIFY_SOCKET", path.to_str().unwrap());
         Manager(socket)
     }
@@ -36,7 +36,7 @@ impl Manager {
         self.0.set_nonblocking(false).unwrap();
         self.0.set_read_timeout(Some(time)).unwrap();
         let heard = self.0.recv(&mut bytes);
-        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.0.set_read_timeout(Some(patience())).unwrap();
         heard.is_err()
     }
 }

@@ -3,13 +3,16 @@
 use crate::client::document;
 use crate::lan::Lan;
 use crate::process::{KEY, Node, copy_folder, data, wait, wait_for};
+use crate::program::seconds;
 use std::time::Duration;
 
 const OTHER_KEY: &str = "5566778899aabbccddeeff00112233445566778899aabbccddeeff0011223344";
-const SOON: Duration = Duration::from_secs(20);
+fn soon() -> Duration {
+    seconds(20)
+}
 
 fn equal_exports(left: &Node, right: &Node, collection: &str) -> Vec<u8> {
-    wait_for(SOON, &format!("{collection} is the same on both"), || {
+    wait_for(soon(), &format!("{collection} is the same on both"), || {
         let (left, right) = (left.says(&["export", collection]), right.says(&["export", collection]));
         (left == right).then_some(left)
     })
@@ -25,7 +28,7 @@ fn two_nodes_that_share_the_key_file_find_each_other_and_a_third_learns_nothing(
     let second = Node::on(&lan.hosts[1], "gateway-second", KEY).started();
     let peers = format!("{}:5000,{}:5000", lan.hosts[0].address(), lan.hosts[1].address());
     let third = Node::on(&lan.hosts[2], "stranger-third", OTHER_KEY).set("Cluster__Peers", &peers).started();
-    wait_for(SOON, "they find each other", || first.is_linked_to("gateway-second").then_some(()));
+    wait_for(soon(), "they find each other", || first.is_linked_to("gateway-second").then_some(()));
 
     let (temps, airports) = (data("sf-temps.csv"), data("airports.csv"));
     first.says(&["import", "temps", temps.to_str().unwrap(), "--key", "date"]);
@@ -38,15 +41,15 @@ fn two_nodes_that_share_the_key_file_find_each_other_and_a_third_learns_nothing(
 
     second.says(&["put", "airports", "00M", "{\"name\":\"Thigpen, renamed-on-second\"}"]);
     second.says(&["delete", "airports", "00R"]);
-    wait_for(SOON, "the update appears", || {
+    wait_for(soon(), "the update appears", || {
         first.value("airports", "00M").filter(|value| value.contains("renamed-on-second"))
     });
-    wait_for(SOON, "the delete appears", || first.value("airports", "00R").is_none().then_some(()));
+    wait_for(soon(), "the delete appears", || first.value("airports", "00R").is_none().then_some(()));
     equal_exports(&first, &second, "airports");
 
     // The third was refused on its links and its beacons were counted, and it says so itself.
     let address = lan.hosts[2].address().to_string();
-    wait_for(SOON, "the stranger is refused and counted", || {
+    wait_for(soon(), "the stranger is refused and counted", || {
         let peers = first.page("/v1/peers");
         let reasons: Vec<String> = (peers["heard"].as_array().unwrap().iter())
             .filter(|one| one["address"] == *address)
@@ -101,7 +104,7 @@ fn eight_nodes_agree_and_one_that_dies_for_ever_holds_nobody_back() {
         }
     };
     let agree = |nodes: &[Node], documents: usize| {
-        wait_for(SOON, &format!("{} nodes hold the same {documents} documents", nodes.len()), || {
+        wait_for(soon(), &format!("{} nodes hold the same {documents} documents", nodes.len()), || {
             let first = nodes[0].everything("site");
             let same = nodes[1..].iter().all(|node| node.everything("site") == first);
             (same && first.len() == documents).then_some(())
@@ -121,7 +124,7 @@ fn eight_nodes_agree_and_one_that_dies_for_ever_holds_nobody_back() {
     write(&nodes[..1], "alone");
     write(&nodes[1..], "others");
     lan.hosts[0].plug("up");
-    wait_for(Duration::from_secs(45), "the island is taken in again", || {
+    wait_for(seconds(45), "the island is taken in again", || {
         let documents = 8 * 10 + 7 * 10 + 7 * 10 + 10;
         (nodes[0].everything("site").len() == documents && nodes[6].everything("site").len() == documents).then_some(())
     });
@@ -158,7 +161,7 @@ fn devices_flashed_from_one_image_do_not_become_one() {
     for (at, node) in nodes.iter().enumerate() {
         node.put("c", &format!("own-{at}"), "1").expect(201);
     }
-    wait_for(SOON, "all hold what all wrote", || {
+    wait_for(soon(), "all hold what all wrote", || {
         let all: Vec<_> = nodes.iter().map(|node| node.everything("c")).collect();
         (all[0].len() == 4 && all[0] == all[1] && all[1] == all[2]).then_some(())
     });
@@ -167,8 +170,8 @@ fn devices_flashed_from_one_image_do_not_become_one() {
             nodes.iter().map(|node| node.status()[name].to_string()).collect();
         names.len() == nodes.len()
     };
-    wait_for(SOON, "each is somebody else", || (distinct("nodeId") && distinct("replicaId")).then_some(()));
-    wait_for(SOON, "each is linked to the others", || {
+    wait_for(soon(), "each is somebody else", || (distinct("nodeId") && distinct("replicaId")).then_some(()));
+    wait_for(soon(), "each is linked to the others", || {
         let linked = |node: &Node| node.status()["activePeers"] == 2;
         nodes.iter().all(linked).then_some(())
     });

@@ -2,12 +2,12 @@
 
 use crate::lan::Lan;
 use crate::process::{Node, field};
-use crate::program;
+use crate::program::{self, seconds};
 use crate::speaker::Speaker;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn with_no_configuration_at_all_a_node_serves() {
@@ -189,7 +189,7 @@ fn two_signals_end_it_at_once() {
         uploading
     };
     let (code, took) = node.stop();
-    assert!(code.is_some() && took < Duration::from_secs(8), "{code:?} {took:?}");
+    assert!(code.is_some() && took < seconds(8), "{code:?} {took:?}");
 }
 
 #[test]
@@ -201,5 +201,5 @@ fn wrong_usage_ends_with_2_and_one_line() {
         assert_eq!(ran.status.code(), Some(2), "{arguments:?} {said}");
         assert!(said.starts_with("error[REQUEST_ERROR]: ") && said.lines().count() == 1, "{said}");
     }
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < seconds(10));
 }

@@ -5,6 +5,7 @@
 use crate::client::document;
 use crate::probe::Probe;
 use crate::process::{KEY, Node, wait};
+use crate::program::seconds;
 use crate::speaker::Speaker;
 use cbddc::wire::Message;
 use rustix::process::{Signal, kill_process};
@@ -19,7 +20,9 @@ const STOPS: usize = 6;
 /// One stop of so many meets a disk that has stalled and a peer that never reads.
 const STALLED: usize = 5;
 /// A stop takes less, whatever disk and peers do.
-const LIMIT: Duration = Duration::from_secs(10);
+fn limit() -> Duration {
+    seconds(10)
+}
 
 /// A node whose syncs take half a minute while a file exists, and that file.
 fn stallable(name: &str) -> (Node, PathBuf) {
@@ -94,7 +97,7 @@ fn stops_under_load_are_in_order_and_in_time_and_lose_nothing() {
         });
         let (code, took) = node.end(began);
         assert_eq!(code, Some(0), "stop {round}: {}", node.tail());
-        assert!(took < LIMIT, "stop {round} took {took:?}");
+        assert!(took < limit(), "stop {round} took {took:?}");
         let longest = &mut longest[usize::from(stalled)];
         *longest = took.max(*longest);
         drop(deaf.take());
@@ -140,7 +143,7 @@ fn a_second_signal_ends_the_process_at_once_and_loses_nothing_that_was_stored() 
     kill_process(node.process(), Signal::TERM).unwrap();
     let (code, took) = node.end(began);
     assert_eq!(code, Some(1), "{}", node.tail());
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < seconds(4), "{took:?}");
     fs::remove_file(&stall).unwrap();
     node.start();
     assert!(node.everything("c").len() >= 20);

@@ -1,7 +1,7 @@
 //! A store in a process of its own, under a disk that is watched or slow.
 
 use crate::probe::{Probe, events};
-use crate::program;
+use crate::program::{self, seconds};
 use cbddc::replica::{Precondition, Request, Write};
 use cbddc::row::{Body, RowKey, Scope};
 use cbddc::store::{Options, Store};
@@ -100,7 +100,7 @@ fn after_a_failed_sync_nothing_is_answered_until_the_database_was_opened_anew() 
 #[test]
 fn reads_are_answered_while_a_commit_waits_for_the_disk() {
     let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else {
-        let probe = Probe::default().delay_ms(500);
+        let probe = Probe::default().delay_ms(seconds(1).as_millis() as u64 / 2);
         child("storage::reads_are_answered_while_a_commit_waits_for_the_disk", "slow", &probe);
         return;
     };

@@ -2,7 +2,7 @@
 //!
 //! What their messages may differ in is in `tests/vectors`, and databases of other versions in `tests/store/golden.rs`.
 
-use crate::process::{KEY, Node, PATIENCE, wait};
+use crate::process::{KEY, Node, patience, wait};
 use crate::speaker::Speaker;
 use cbddc::id::{Dot, VersionVector};
 use cbddc::row::{Body, Row, RowKey};
@@ -29,7 +29,7 @@ fn a_member_that_speaks_the_next_protocol_version_too_replicates_both_ways() {
     let (mut given, mut confirmed) = (None, false);
     while given.is_none() || !confirmed {
         let late = async {
-            smol::Timer::after(PATIENCE).await;
+            smol::Timer::after(patience()).await;
             None
         };
         let heard = smol::block_on(smol::future::or(async { Some(next.reader.next().await) }, late));

@@ -79,6 +79,19 @@ fn the_steps_of_ci_fit_their_budget_and_are_the_ones_that_run() {
 }
 
 #[test]
+fn the_parts_of_the_long_run_are_the_ones_that_are_written_down() {
+    let script = read(".ci/full");
+    let listed = script.lines().find_map(|line| line.strip_prefix("parts=(")?.strip_suffix(')')).unwrap_or("");
+    let parts: Vec<&str> = listed.split(' ').collect();
+    let table = rows("docs/ci.md", "The long run");
+    let named: Vec<&str> = table.iter().map(|cells| cells[0].as_str()).collect();
+    assert_eq!(named, parts, "left the table of docs/ci.md, right the parts of .ci/full");
+    for part in parts {
+        assert!(script.contains(&format!("\n{part}() {{")), ".ci/full has no function for its part {part}");
+    }
+}
+
+#[test]
 fn the_two_commands_of_the_readme_are_the_ones_that_ci_runs() {
     let (readme, script) = (read("README.md"), read(".ci/run"));
     for command in ["cargo run --release -- run", "cargo test"] {
