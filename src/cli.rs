@@ -14,6 +14,7 @@ mod documents;
 mod export;
 mod import;
 mod key;
+mod left_out;
 mod members;
 mod recovered;
 mod rows;

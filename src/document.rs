@@ -11,6 +11,7 @@ pub use recovered::{
 
 use crate::error::Error;
 use crate::id::{ReplicaId, Seq};
+pub use crate::row::Missing;
 use crate::time::{Millis, Stamp};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -172,6 +173,9 @@ pub struct Page {
     pub next: Option<String>,
     /// Keys whose rows are damaged on disk, in the order of the page: what they held is not known.
     pub damaged: Vec<String>,
+    /// The database is damaged in its structure, and this page was put together from what is whole in the file: documents whose very
+    /// names are lost are not in `damaged`. How many rows are missing of the whole database.
+    pub missing: Option<Missing>,
 }
 
 /// Documents in one page.

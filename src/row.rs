@@ -25,6 +25,16 @@ pub enum Scope {
     System = 2,
 }
 
+/// Rows of a whole database, of whatever collection, that could not be read; some of them may be named elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Missing {
+    /// At least so many.
+    pub at_least: u64,
+    /// At most so many; none where that cannot be told.
+    pub at_most: Option<u64>,
+}
+
 /// The full name of a row. Ordered by scope, collection, then key, each by its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowKey {

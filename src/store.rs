@@ -36,6 +36,7 @@ mod spill;
 mod sql;
 mod start;
 mod state;
+mod still;
 mod table;
 mod upkeep;
 mod verify;
@@ -62,6 +63,7 @@ use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+pub use upkeep::Salvage;
 
 /// Bytes of write-ahead log at which it is copied back; one transaction may carry it beyond.
 pub const WAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -142,6 +144,12 @@ pub struct Sizes {
     pub log_bytes: u64,
     /// Free bytes of the file system below.
     pub free_bytes: u64,
+    /// Bytes of pages within the database that are free: documents may be written there without room on the disk.
+    pub reusable_bytes: u64,
+    /// Databases that were set aside beside it.
+    pub set_aside: u64,
+    /// Bytes that they take.
+    pub set_aside_bytes: u64,
 }
 
 /// Rows of the database.

@@ -218,6 +218,9 @@ pub(super) struct Import {
 #[derive(Debug, Args)]
 pub(super) struct Export {
     pub(super) collection: String,
+    /// Take out of this database file, of no running node, whatever is whole in it, however broken it is
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -51,11 +51,18 @@ pub(super) fn restore(file: &Path, options: &Options) -> Result<u8, Error> {
     let database = absolute(&Config::load(options.config.as_deref())?.persistence.database_path);
     let restored = Store::restore(&database, &absolute(file))?;
     let old = restored.set_aside.as_ref().map(|old| old.display());
+    let warning = "this file is no backup but a copy of a database that was in use, without its log: the last writes before it was \
+                   copied may be missing; a backup is made with 'cbddc backup'";
+    let warning = restored.unclean.then_some(warning);
+    if let Some(warning) = warning.filter(|_| !options.json) {
+        super::say_on_stderr(&format!("warning: {warning}"));
+    }
     if options.json {
         let old = old.map(|old| format!("{old}"));
         let report = json!({
             "restored": absolute(file).display().to_string(), "database": restored.database.display().to_string(),
             "setAside": old, "rows": restored.rows, "bytes": restored.bytes,
+            "warning": warning,
         });
         return said(&format!("{report}\n"));
     }

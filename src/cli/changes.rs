@@ -2,6 +2,7 @@
 
 use super::api::{Api, encode};
 use super::args;
+use super::left_out::{self, LeftOut, Missing};
 use super::{DONE, say_bytes};
 use crate::Error;
 use crate::document::PAGE_DOCUMENTS_MAX;
@@ -21,24 +22,37 @@ struct PageReply<'a> {
     changes: Vec<&'a RawValue>,
     next: String,
     more: bool,
+    /// Changes that are left out since they are damaged on the node's disk.
+    #[serde(default)]
+    damaged: u64,
+    #[serde(default)]
+    missing: Option<Missing>,
 }
 
 /// Writes each change as a line, and behind the changes of a page `{"next":TOKEN}`: whoever has dealt with the lines
 /// before it goes on from there with `--since`.
-pub(super) async fn run(api: &Api, wanted: &args::Changes) -> Result<u8, Error> {
+pub(super) async fn run(api: &Api, wanted: &args::Changes, json: bool) -> Result<u8, Error> {
     let mut since = wanted.since.clone();
-    let mut ended = false;
+    let (mut ended, mut left_out) = (false, LeftOut::default());
     loop {
         // The first page of what is there is not waited for, nor is anything without --follow.
-        let reply = api.get(&path(wanted, since.as_deref(), if ended { WAIT } else { "0s" })).await?;
+        let reply = left_out::page(api, &path(wanted, since.as_deref(), if ended { WAIT } else { "0s" })).await?;
         let page: PageReply<'_> = reply.json()?;
         if page.more && since.as_ref() == Some(&page.next) {
             return Err(Error::network("the node's pages do not move on: the feed is not complete", None));
         }
         ended = !page.more;
         let last = ended && !wanted.follow;
-        if !say_bytes(&lines(&page, last))? || last {
+        left_out.count(page.damaged, page.missing);
+        if !say_bytes(&lines(&page, last))? {
             return Ok(DONE);
+        }
+        // Whoever follows for ever hears of it at once, and again only where there is more of it.
+        if last || (wanted.follow && (page.damaged > 0 || page.missing.is_some())) {
+            let code = left_out.said("the feed", json);
+            if last {
+                return Ok(code);
+            }
         }
         since = Some(page.next);
     }

@@ -1,5 +1,7 @@
 //! `cbddc config`: whether the configuration is right, and what it means. Works offline.
 
+mod paths;
+
 use super::args::{ConfigCommand, Options};
 use super::{DONE, absolute, say, say_on_stderr};
 use crate::Error;
@@ -14,6 +16,9 @@ use tabwriter::TabWriter;
 /// Does one command; answers the exit code.
 pub(super) fn run(command: ConfigCommand, options: &Options) -> Result<u8, Error> {
     let config = Config::load(options.config.as_deref())?;
+    if matches!(command, ConfigCommand::Check) {
+        paths::usable(&config)?;
+    }
     let text = match command {
         ConfigCommand::Check => check(&config, options.json),
         ConfigCommand::Show if options.json => format!("{}\n", as_json(&config)),

@@ -2,7 +2,8 @@
 
 use super::api::{Api, encode};
 use super::args;
-use super::{DONE, FAILED, say, say_bytes, say_on_stderr};
+use super::left_out::{self, LeftOut, Missing};
+use super::{DONE, say, say_bytes};
 use crate::Error;
 use crate::document::PAGE_DOCUMENTS_MAX;
 use crate::document::json::{check, too_large};
@@ -103,11 +104,18 @@ pub(super) async fn get(api: &Api, document: &args::Document) -> Result<u8, Erro
 }
 
 /// Deletes one document; one that is absent is deleted already.
-pub(super) async fn delete(api: &Api, delete: &args::Delete) -> Result<u8, Error> {
+pub(super) async fn delete(api: &Api, delete: &args::Delete, json: bool) -> Result<u8, Error> {
     let path = document_path(&delete.document.collection, &delete.document.key)?;
     let path = path + &confirmation(api, &delete.confirmation);
     let reply = api.send(Method::DELETE, &path, None, Bytes::new()).await?.ok()?;
-    if reply.status == StatusCode::ACCEPTED {
+    if json {
+        // Where peers were waited for, the node says which.
+        let said = match reply.body.is_empty() {
+            true => "{\"deleted\":true}".into(),
+            false => String::from_utf8_lossy(&reply.body),
+        };
+        say(&format!("{said}\n"))?;
+    } else if reply.status == StatusCode::ACCEPTED {
         say("queued, not on disk yet\n")?;
     }
     Ok(DONE)
@@ -124,6 +132,9 @@ pub(super) struct PageReply<'a> {
     /// Documents that are damaged on disk: not in the page.
     #[serde(default)]
     pub(super) damaged: Vec<String>,
+    /// The page was put together past broken pages of the database: what is missing of all of it.
+    #[serde(default)]
+    pub(super) missing: Option<Missing>,
 }
 
 /// One document of it.
@@ -156,13 +167,13 @@ pub(super) async fn list(api: &Api, list: &args::List, json: bool) -> Result<u8,
     let mut left = list.limit.unwrap_or(u64::MAX);
     let mut after = list.after.clone();
     let prefix = list.prefix.as_deref().unwrap_or_default();
-    let mut any_damaged = false;
+    let mut left_out = LeftOut::default();
     while left > 0 {
         let limit = left.min(PAGE_DOCUMENTS_MAX as u64) as usize;
-        let reply = api.get(&page_path(&list.collection, prefix, after.as_deref(), limit)?).await?;
+        let reply = left_out::page(api, &page_path(&list.collection, prefix, after.as_deref(), limit)?).await?;
         let page: PageReply<'_> = reply.json()?;
         left = left.saturating_sub(page.documents.len() as u64);
-        any_damaged |= say_damaged(&page);
+        left_out.add(&page.damaged, page.missing);
         let text = if json { lines(&page)? } else { table(&page)? };
         if !say_bytes(&text)? {
             return Ok(DONE);
@@ -174,16 +185,7 @@ pub(super) async fn list(api: &Api, list: &args::List, json: bool) -> Result<u8,
             None => break,
         }
     }
-    Ok(if any_damaged { FAILED } else { DONE })
-}
-
-/// Names on stderr what a page could not give; says whether there was any.
-pub(super) fn say_damaged(page: &PageReply<'_>) -> bool {
-    for key in &page.damaged {
-        let key = super::without_control_characters(key);
-        say_on_stderr(&format!("{key} is damaged on disk and not listed: see 'cbddc health'"));
-    }
-    !page.damaged.is_empty()
+    Ok(left_out.said("the list", json))
 }
 
 fn lines(page: &PageReply<'_>) -> Result<Vec<u8>, Error> {

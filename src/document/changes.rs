@@ -1,6 +1,6 @@
 //! The change feed as callers see it: what they ask for, and the changes that they get.
 
-use super::Version;
+use super::{Missing, Version};
 use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;
@@ -60,4 +60,9 @@ pub struct Changes {
     pub next: String,
     /// More can be had at once.
     pub more: bool,
+    /// Changes that are left out since they are damaged on disk; they come once a peer or a write has mended them.
+    pub damaged: u64,
+    /// The database is damaged in its structure, and this page was put together from what is whole in the file. How many rows are
+    /// missing of the whole database.
+    pub missing: Option<Missing>,
 }

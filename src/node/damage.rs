@@ -5,7 +5,7 @@
 use super::shell::Shell;
 use crate::error::Error;
 use crate::id::LocalSeq;
-use crate::log::{error, info};
+use crate::log::{critical, error, info};
 use crate::proto::Input;
 use crate::replica::Damaged;
 use crate::row::{RowKey, Scope};
@@ -167,6 +167,19 @@ impl Shell {
         while let Some(finding) = self.store.met_damage().await {
             self.damaged(&finding);
         }
+    }
+
+    /// Once the store finds that the database is damaged and nothing can take its place: as if that had been found at the start.
+    /// Nothing is given to peers and nothing taken from them until a person has done something.
+    pub(super) async fn leave_all_alone(self: Rc<Self>) {
+        let Some(why) = self.store.lies_still().await else { return };
+        if self.alone.replace(true) {
+            return;
+        }
+        critical!("the database is damaged and only read cause=\"{}\"", why);
+        self.store_health.read_only(Some(why));
+        self.feed(Input::FixedPeers { numbers: Vec::new() });
+        self.links.close_all_but(&[]);
     }
 
     /// The structure was looked at and is whole.

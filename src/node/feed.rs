@@ -34,13 +34,14 @@ impl Shell {
         let mut patience = Patience::new(query.wait, self.stopping.clone());
         loop {
             let changed = self.readers.next();
-            let (rows, next, more) = match self.store.feed(feed.clone()).await? {
-                FeedPage::Rows { rows, next, more } => (rows, next, more),
+            let (rows, next, more, damaged, missing) = match self.store.feed(feed.clone()).await? {
+                FeedPage::Rows { rows, next, more, damaged, missing } => (rows, next, more, damaged, missing),
                 FeedPage::Stale(stale) => return Err(expired(stale)),
             };
             let changes = self.shown(rows);
-            let answer = |changes| Changes { changes, next: next.to_string(), more };
-            if !changes.is_empty() {
+            let answer = |changes| Changes { changes, next: next.to_string(), more, damaged, missing };
+            // What is left out is told before its place is passed.
+            if !changes.is_empty() || damaged > 0 || missing.is_some() {
                 return Ok(answer(changes));
             }
             let another = async {

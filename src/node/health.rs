@@ -5,6 +5,7 @@ use crate::clock;
 use crate::log::warn;
 use crate::proto::Refusal;
 use crate::report::{HealthEntry, HealthReport, HealthStatus, PeerConfirmation, QueueStatus, Readiness, Timestamp};
+use crate::store::Sizes;
 use serde_json::{Value, json};
 use smol::Timer;
 use std::collections::BTreeMap;
@@ -115,7 +116,8 @@ impl Shell {
                 let data = json!({
                     "databaseBytes": store.database_bytes, "walBytes": store.log_bytes, "freeBytes": store.free_bytes,
                     "digestAlarms": alarms, "damagedRows": self.damage.rows(),
-                    "damagedDocuments": documents,
+                    "damagedDocuments": documents, "reusableBytes": store.reusable_bytes,
+                    "setAside": store.set_aside, "setAsideBytes": store.set_aside_bytes,
                 });
                 let min_free = self.config.persistence.min_free_mib;
                 let room = store.free_bytes.saturating_sub(min_free * 1024 * 1024);
@@ -128,10 +130,8 @@ impl Shell {
                     return HealthEntry::new(HealthStatus::Unhealthy, refusal, data);
                 }
                 if room == 0 {
-                    let free = store.free_bytes / 1024 / 1024;
-                    let text =
-                        format!("{free} MiB are free, below Persistence.MinFreeMb = {min_free}: documents are refused");
-                    return HealthEntry::new(HealthStatus::Unhealthy, text, data);
+                    let (status, text) = said_of_no_room(&store, min_free);
+                    return HealthEntry::new(status, text + &said_of_set_aside(&store), data);
                 }
                 self.damage.indexes_mended(self.store.counters().mended);
                 if self.store.counters().recovered > 0 && self.incident.borrow().is_none() {
@@ -147,7 +147,8 @@ impl Shell {
                 if let Some(damage) = self.damage.said() {
                     return HealthEntry::new(HealthStatus::Degraded, damage, data);
                 }
-                HealthEntry::new(HealthStatus::Healthy, "the database answers", data)
+                let text = format!("the database answers{}", said_of_set_aside(&store));
+                HealthEntry::new(HealthStatus::Healthy, text, data)
             }
             Err(error) => HealthEntry::new(HealthStatus::Unhealthy, error.to_string(), json!({ "code": error.code() })),
         }
@@ -216,6 +217,34 @@ impl Shell {
             // What it depends on changes in many places, and few ask: it is looked at again and again.
             Timer::after(LOOK_AGAIN).await;
         }
+    }
+}
+
+/// There is no room on the disk above what must stay free: what that means for documents.
+fn said_of_no_room(store: &Sizes, min_free: u64) -> (HealthStatus, String) {
+    let free = store.free_bytes / 1024 / 1024;
+    let short = match min_free {
+        0 => "the disk is full".to_string(),
+        _ => format!("{free} MiB are free, not more than Persistence.MinFreeMb = {min_free}"),
+    };
+    match store.reusable_bytes / 1024 {
+        0 => (HealthStatus::Unhealthy, format!("{short}: documents are refused, free some space")),
+        kib => {
+            let text = format!(
+                "{short}: documents are taken as long as the {kib} KiB of free pages within the database last, free some space"
+            );
+            (HealthStatus::Degraded, text)
+        }
+    }
+}
+
+/// What was set aside is never deleted by the node: it may be the only copy of something.
+fn said_of_set_aside(store: &Sizes) -> String {
+    let mib = store.set_aside_bytes.div_ceil(1024 * 1024);
+    match store.set_aside {
+        0 => String::new(),
+        1 => format!("; a database that was set aside takes {mib} MiB beside it, remove it when you are sure"),
+        n => format!("; {n} databases that were set aside take {mib} MiB beside it, remove them when you are sure"),
     }
 }
 

@@ -131,6 +131,9 @@ impl Shell {
                 }
             };
             self.links.accepted.set(self.links.accepted.get() + 1);
+            if self.alone.get() {
+                continue;
+            }
             let (number, lost) = self.links.begin_handshake();
             let shell = self.clone();
             self.spawn(async move {
@@ -161,6 +164,9 @@ impl Shell {
         let shell = self.clone();
         self.spawn(async move {
             let patience = Patience::default();
+            if shell.alone.get() {
+                return shell.feed(Input::DialFailed { target, failure: DialFailure::Handshake });
+            }
             let peer = shell.target(target, &addresses);
             let resolved = match target {
                 Target::Heard(_) => Ok(addresses),
@@ -191,6 +197,11 @@ impl Shell {
     async fn run_link(self: &Rc<Self>, established: Established, tried: &[ClusterKey], dialled: Option<Target>) {
         let Established { device, peer_addr: address, key_index, mut reader, mut writer, .. } = established;
         let in_force = self.identity.cluster_keys.borrow().clone();
+        if self.alone.get() {
+            writer.close();
+            let failure = DialFailure::Handshake;
+            return dialled.into_iter().for_each(|target| self.feed(Input::DialFailed { target, failure }));
+        }
         // A key may have been retired while the handshake was under way.
         let Some(key) = tried.get(key_index).filter(|key| in_force.contains(key)) else {
             writer.close();

@@ -108,6 +108,8 @@ pub(crate) struct Shell {
     /// The peer and the error behind the failed dial that the engine is being told.
     pub(super) dial_error: RefCell<Option<(String, String)>>,
     pub(super) store_health: StoreHealth,
+    /// The database is damaged and only read: nothing of it is given to anybody, and nothing taken.
+    pub(super) alone: Cell<bool>,
     pub(super) damage: Known,
     /// What happened to the database, until a person has acknowledged it.
     pub(super) incident: RefCell<Option<Incident>>,
@@ -176,6 +178,7 @@ impl Shell {
             fault: RefCell::default(),
             dial_error: RefCell::default(),
             store_health: StoreHealth::default(),
+            alone: Cell::new(false),
             damage: Known::default(),
             incident: RefCell::default(),
             backups: Backups::new(backups, clock::monotonic_ms()),

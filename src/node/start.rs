@@ -162,12 +162,14 @@ pub(super) async fn start(
     if !alone {
         shell.spawn(shell.clone().accept_forever(links));
     }
+    shell.alone.set(alone);
     shell.store_health.read_only(opened.read_only);
     *shell.incident.borrow_mut() = shell.store.incident().await;
     shell.spawn(shell.clone().hear_forever());
     shell.spawn(shell.clone().watch_key_file());
     shell.spawn(shell.clone().watch_health());
     shell.spawn(shell.clone().hear_of_damage());
+    shell.spawn(shell.clone().leave_all_alone());
     shell.spawn(shell.clone().sweep_log());
     shell.spawn(shell.clone().scrub_forever(random()));
     shell.spawn(shell.clone().back_up_forever());
@@ -284,6 +286,9 @@ impl Shell {
             // An error is a value here; the next call waits a moment.
             if let Ok((bytes, from)) = ear.recv().await {
                 let bytes = Vec::from(bytes);
+                if self.alone.get() {
+                    continue;
+                }
                 self.feed(Input::Datagram { from, bytes });
             }
         }

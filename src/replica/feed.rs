@@ -7,7 +7,7 @@ use super::knowledge::Knowledge;
 use super::table::{Area, Table, Want};
 use crate::id::{LocalSeq, ReplicaId};
 use crate::limits::{BATCH_SCAN_MAX, FEED_BYTES_TARGET, FEED_SCAN_BYTES_MAX, START_TOKENS_MAX};
-use crate::row::{Row, Scope};
+use crate::row::{Missing, Row, RowKey, Scope};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -71,6 +71,10 @@ pub enum FeedPage {
         next: Bookmark,
         /// More stands beyond.
         more: bool,
+        /// Rows among them that are left out since they are damaged; of another collection where their names are lost.
+        damaged: u64,
+        /// The rows were put together from what is left of a damaged database: what is missing of all of it.
+        missing: Option<Missing>,
     },
     /// The reader must begin again.
     Stale(Stale),
@@ -98,7 +102,7 @@ impl fmt::Display for Bookmark {
 
 impl Knowledge {
     /// A bookmark at a position of this stream.
-    fn bookmark(&self, after: LocalSeq, began_at: LocalSeq) -> Bookmark {
+    pub fn bookmark(&self, after: LocalSeq, began_at: LocalSeq) -> Bookmark {
         let start = self.tokens.last().map_or(0, |start| start.token);
         Bookmark { replica: self.replica, start, after, began_at }
     }
@@ -135,15 +139,11 @@ impl Feed {
     /// The store's.
     pub fn next<T: Table>(&self, table: &mut T) -> Result<FeedPage, T::Error> {
         let knowledge = table.knowledge()?;
-        let (after, began_at) = match self.since {
-            Since::Start => (0, knowledge.tail),
-            Since::Now => (knowledge.tail, knowledge.tail),
-            Since::Bookmark(bookmark) => match knowledge.resumes(&bookmark) {
-                Ok(()) => (bookmark.after, bookmark.began_at),
-                Err(stale) => return Ok(FeedPage::Stale(stale)),
-            },
+        let (after, began_at) = match self.begins(&knowledge) {
+            Ok(begins) => begins,
+            Err(stale) => return Ok(FeedPage::Stale(stale)),
         };
-        let (mut rows, mut seen, mut upto, mut more) = (Vec::new(), 0, after, false);
+        let (mut rows, mut seen, mut upto, mut more, mut damaged) = (Vec::new(), 0, after, false, 0);
         // Rows and bytes that the reader gets, and bytes that were read for it.
         let (found, given, read) = (Cell::new(0), Cell::new(0), Cell::new(0));
         table.stream(
@@ -161,11 +161,13 @@ impl Feed {
             },
             // A damaged row comes at the tail once it is mended.
             &mut |at, row| {
-                let Ok(row) = row else { return };
+                let row = match row {
+                    Ok(row) => row,
+                    Err(row) => return damaged += u64::from(row.key.is_none_or(|key| self.wants(&key))),
+                };
                 let bytes = row.encoded_bytes();
                 read.set(read.get() + bytes);
-                let wanted = self.collection.as_ref().is_none_or(|wanted| *wanted == row.key.collection);
-                if wanted && row.key.scope != Scope::System {
+                if self.wants(&row.key) {
                     found.set(found.get() + 1);
                     given.set(given.get() + bytes);
                     rows.push((knowledge.bookmark(at, began_at), row));
@@ -173,7 +175,24 @@ impl Feed {
             },
         )?;
         let upto = if more { upto } else { knowledge.tail.max(upto) };
-        Ok(FeedPage::Rows { rows, next: knowledge.bookmark(upto, began_at), more })
+        Ok(FeedPage::Rows { rows, next: knowledge.bookmark(upto, began_at), more, damaged, missing: None })
+    }
+
+    /// Behind which position it begins, and what the tail was when the reader began with nothing.
+    ///
+    /// # Errors
+    /// It must begin again.
+    pub fn begins(&self, knowledge: &Knowledge) -> Result<(LocalSeq, LocalSeq), Stale> {
+        match self.since {
+            Since::Start => Ok((0, knowledge.tail)),
+            Since::Now => Ok((knowledge.tail, knowledge.tail)),
+            Since::Bookmark(bookmark) => knowledge.resumes(&bookmark).map(|()| (bookmark.after, bookmark.began_at)),
+        }
+    }
+
+    /// Whether rows of this name are in it.
+    pub fn wants(&self, key: &RowKey) -> bool {
+        key.scope != Scope::System && self.collection.as_ref().is_none_or(|wanted| *wanted == key.collection)
     }
 }
 

@@ -3,20 +3,49 @@
 use super::disk::Disk;
 use super::failure;
 use super::open::{beside, folder_of, sync_folder};
+use super::space::file_bytes;
 use crate::error::Error;
 use std::format;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::string::String;
+use std::vec::Vec;
 
 /// What stands beside a database and belongs to its content.
 const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// The first name `DATABASE.old-N` that nothing uses, with no log beside it either.
-pub(super) fn free_name(disk: &dyn Disk, database: &Path) -> PathBuf {
-    let is_free = |at: &Path| matches!(disk.entry(at), Ok(None));
-    let mut names = (1u32..).map(|n| beside(database, &format!(".old-{n}")));
-    let free = names.find(|at| is_free(at) && LOGS.iter().all(|log| is_free(&beside(at, log))));
-    free.unwrap_or_else(|| beside(database, ".old"))
+/// The first name `DATABASE.old-N` that nothing uses, with no log beside it either. A disk that does not say what is there ends
+/// the search: it would go on for ever.
+pub(super) fn free_name(disk: &dyn Disk, database: &Path) -> Result<PathBuf, Error> {
+    let mut number = 1u32;
+    loop {
+        let at = beside(database, &format!(".old-{number}"));
+        let mut is_free = true;
+        for name in std::iter::once(at.clone()).chain(LOGS.map(|log| beside(&at, log))) {
+            let there = disk.entry(&name).map_err(|error| failure::file("looking for a free name at", &name, error))?;
+            is_free &= there.is_none();
+        }
+        if is_free {
+            return Ok(at);
+        }
+        number += 1;
+    }
+}
+
+/// The databases that were set aside beside this one, the newest last, and the bytes that they take with their logs.
+pub(super) fn kept(disk: &dyn Disk, database: &Path) -> (Vec<PathBuf>, u64) {
+    let Some(prefix) = database.file_name().and_then(|name| name.to_str()).map(|name| format!("{name}.old-")) else {
+        return (Vec::new(), 0);
+    };
+    let names = disk.names(folder_of(database)).unwrap_or_default();
+    let number = |name: &String| name.strip_prefix(&prefix)?.parse::<u32>().ok();
+    let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    let kept: Vec<PathBuf> = numbers.iter().map(|number| beside(database, &format!(".old-{number}"))).collect();
+    let bytes =
+        |at: &PathBuf| file_bytes(disk, at) + LOGS.iter().map(|log| file_bytes(disk, &beside(at, log))).sum::<u64>();
+    let all = kept.iter().map(bytes).sum();
+    (kept, all)
 }
 
 /// Moves the logs of `database` to those of `to`, durably. Says whether there was one.

@@ -4,6 +4,7 @@
 
 use super::disk::Disk;
 use super::failure::{self, Failure};
+use super::header;
 use super::keeper::Keeper;
 use super::ledger::{self, BackupLedger, LastBackup};
 use super::open::{beside, connect, set, sync_folder};
@@ -109,9 +110,10 @@ impl Shelf<'_> {
         found.sort();
         Ok(found)
     }
-    /// Removes the oldest until `keep` are left.
+    /// Removes the oldest until `keep` are left. What only has the name of a backup, or is cut off, counts as none and stays.
     fn rotate(&self, keep: usize) -> Result<u64, Error> {
-        let backups = self.backups()?;
+        let mut backups = self.backups()?;
+        backups.retain(|backup| header::is_whole_backup(self.disk, &self.folder.join(&backup.name)));
         let old = backups.len().saturating_sub(keep);
         for backup in &backups[..old] {
             self.remove(&backup.name)?;
@@ -124,25 +126,26 @@ impl Shelf<'_> {
         log::info!("event=BackupRemoved path={}", at.display());
         Ok(())
     }
-    /// Room for a copy of `bytes` beside what must stay free. The oldest backups go first where there is none, but never
-    /// the last one. Answers how many went.
-    fn make_room(&self, bytes: u64, min_free_bytes: u64) -> Result<u64, Error> {
-        let mut removed = 0;
-        loop {
-            let free = self
-                .disk
-                .free_bytes(self.folder)
-                .map_err(|error| failure::backup_file("asking for free space in", self.folder, error))?;
-            let needed = bytes.saturating_add(min_free_bytes);
-            if free >= needed {
-                return Ok(removed);
-            }
-            match self.backups()?.as_slice() {
-                [oldest, _, ..] => self.remove(&oldest.name)?,
-                _ => return Err(verify::no_room(needed, free, self.folder)),
-            }
-            removed += 1;
+    /// Whether there is room for a copy of `bytes` beside the backups that are there and what must stay free. None of them goes
+    /// before the new one is in place: it may turn out to be no backup.
+    fn has_room(&self, bytes: u64, min_free_bytes: u64) -> Result<(), Error> {
+        let free = self.disk.free_bytes(self.folder);
+        let free = free.map_err(|error| failure::backup_file("asking for free space in", self.folder, error))?;
+        let needed = bytes.saturating_add(min_free_bytes);
+        if free >= needed {
+            return Ok(());
         }
+        let kept = self.backups()?.len();
+        let Error::Persistence { kind, message, source } = verify::no_room(needed, free, self.folder) else {
+            return Ok(());
+        };
+        let next = match kept {
+            0 => "",
+            _ => {
+                ", or remove old backups and lower Persistence.BackupKeep: none is removed before a new one is in place"
+            }
+        };
+        Err(Error::Persistence { kind, message: format!("{message}{next}"), source })
     }
     /// Gives a whole backup its name, and the name of the newest one too.
     fn publish(&self, partial: &Path, name: &str) -> Result<PathBuf, Error> {
@@ -213,7 +216,7 @@ pub(super) fn make(
         }
     }
     let bytes = file_bytes(disk, database) + file_bytes(disk, &beside(database, "-wal"));
-    let mut removed = shelf.make_room(bytes, options.min_free_bytes)?;
+    shelf.has_room(bytes, options.min_free_bytes)?;
     let newest = shelf.backups()?.last().map_or(0, |newest| newest.counter);
     let counter = ledger.counter.max(newest) + 1;
     let name = name(order.now, counter);
@@ -223,7 +226,7 @@ pub(super) fn make(
     let found = verified(keeper, disk, &partial.path)?;
     let bytes = file_bytes(disk, &partial.path);
     let path = shelf.publish(&partial.path, &name)?;
-    removed += shelf.rotate(order.keep.max(1) as usize)?;
+    let removed = shelf.rotate(order.keep.max(1) as usize)?;
     let last = LastBackup { name, bytes, at: order.now, content: content(&found) };
     ledger::write(disk, database, &BackupLedger { counter, elapsed_ms: 0, last: Some(last) })?;
     Ok(Backup { path, bytes, unchanged: false, removed })

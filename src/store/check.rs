@@ -105,9 +105,18 @@ pub(super) fn running(keeper: &Arc<Keeper>, options: &Options, writes: &Arc<Inbo
 
 /// Where no node is: the lock is held meanwhile, and a log that the last process left is read with it.
 pub(super) fn offline(disk: &dyn Disk, path: &Path) -> Result<Checked, Error> {
-    if !matches!(disk.entry(path), Ok(Some(Entry::File(_)))) {
-        let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(super::failure::file("checking", path, error));
+    match disk.entry(path).map_err(|error| super::failure::file("checking", path, error))? {
+        Some(Entry::File(_)) => {}
+        Some(Entry::Other) => return Err(super::failure::no_file(path)),
+        Some(Entry::Folder) => {
+            let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+            return Err(super::failure::file("checking", path, error));
+        }
+        None => {
+            let at = path.display();
+            let next = "the first start of the node makes it, or Persistence.DatabasePath names another place";
+            return Err(Error::persistence(std::format!("there is no database {at}: {next}"), None));
+        }
     }
     let lock = open::lock(disk, path)?;
     let log = ["-wal", "-journal"].iter().any(|log| file_bytes(disk, &beside(path, log)) > 0);

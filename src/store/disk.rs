@@ -20,6 +20,8 @@ pub enum Entry {
     File(u64),
     /// A folder.
     Folder,
+    /// A FIFO, a device or a socket: opening it may wait for ever.
+    Other,
 }
 
 /// The disk below a store.
@@ -184,7 +186,8 @@ impl Disk for FileSystem {
     fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => Ok(Some(Entry::Folder)),
-            Ok(found) => Ok(Some(Entry::File(found.len()))),
+            Ok(found) if found.is_file() => Ok(Some(Entry::File(found.len()))),
+            Ok(_) => Ok(Some(Entry::Other)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

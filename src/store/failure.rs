@@ -136,6 +136,12 @@ pub(super) fn backup_file(doing: &str, path: &Path, error: std::io::Error) -> Er
     of_file(doing, path, error, next)
 }
 
+/// A FIFO, a device or a socket where a file is due.
+pub(super) fn no_file(path: &Path) -> Error {
+    let at = path.display();
+    Error::persistence(format!("{at} is a FIFO, a device or a socket and no file: name a file"), None)
+}
+
 /// A file or a folder that cannot be used.
 pub(super) fn file(doing: &str, path: &Path, error: std::io::Error) -> Error {
     use std::io::ErrorKind::{
@@ -158,6 +164,18 @@ fn of_file(doing: &str, path: &Path, error: std::io::Error, next: &str) -> Error
     };
     let message = format!("{doing} {}: {error}; {next}", path.display());
     Error::Persistence { kind, message, source: Some(Box::new(error)) }
+}
+
+/// What a failure says is wrong, without the place and the advice that its message may have.
+pub(super) fn fault(failure: &Failure, path: &Path) -> String {
+    let said = match failure {
+        Failure::Sqlite(error) => format!("{error}"),
+        Failure::Error(error) => format!("{error}"),
+    };
+    let place = format!("{} is damaged: ", path.display());
+    let said = said.strip_prefix(&place).unwrap_or(&said);
+    let advice = ["; restore a backup", ": restore a backup"].iter().filter_map(|advice| said.find(advice)).min();
+    said[..advice.unwrap_or(said.len())].into()
 }
 
 /// The store has been closed, or its thread has ended.

@@ -2,7 +2,7 @@
 //!
 //! Reads and, for one mark, writes four bytes; knows nothing of what follows them.
 
-use super::disk::Disk;
+use super::disk::{Disk, Entry};
 use super::failure;
 use super::open::{beside, is_folder};
 use super::schema::{APPLICATION_ID, BACKUP_ID, RESTORED_ID};
@@ -41,6 +41,10 @@ pub(super) fn kind(disk: &dyn Disk, path: &Path) -> Result<Option<Kind>, Error> 
         let error = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(failure::file("opening the database", path, error));
     }
+    // It would be waited for until somebody writes into it.
+    if matches!(disk.entry(path), Ok(Some(Entry::Other))) {
+        return Err(failure::no_file(path));
+    }
     match disk.read_start(path, HEADER_BYTES) {
         Ok(header) => Ok(Some(of(&header))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -73,6 +77,15 @@ fn of(header: &[u8]) -> Kind {
         1 if [APPLICATION_ID, BACKUP_ID, RESTORED_ID].contains(&i32::from_be_bytes(id)) => kind,
         _ => Kind::Other,
     }
+}
+
+/// Whether a file looks like a whole backup by its first bytes and its length: what is cut off or only called one does not.
+pub(super) fn is_whole_backup(disk: &dyn Disk, path: &Path) -> bool {
+    let Ok(Some(Entry::File(bytes))) = disk.entry(path) else { return false };
+    let Ok(header) = disk.read_start(path, HEADER_BYTES) else { return false };
+    let number = |at: usize| header.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_be_bytes);
+    let page = header.get(16..18).map_or(0, |two| u64::from(u16::from_be_bytes([two[0], two[1]])));
+    of(&header) == Kind::Backup && number(28).is_some_and(|pages| pages > 0 && u64::from(pages) * page == bytes)
 }
 
 /// Whether a journal beside it says that there was nothing before what stands in the file now: its creation was cut off,

@@ -75,6 +75,7 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     make_folder(disk, path)?;
     let lock = lock(disk, path)?;
     restore::notice(disk, path)?;
+    restore::sweep(disk, path);
     let at = path.display();
     let next = "set Persistence.DatabasePath to another file, or put a backup in its place with 'cbddc restore FILE'";
     let mut lost = false;

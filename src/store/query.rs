@@ -8,7 +8,7 @@ use super::scrub::{self, Damage, Finding};
 use super::space::file_bytes;
 use super::sql::ROW;
 use super::state::area_in_force;
-use super::{Options, Sizes, Statistics, open};
+use super::{Options, Sizes, Statistics, aside, open};
 use crate::document::{CollectionSummary, Document, PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX, Page, Query, Version};
 use crate::id::LocalSeq;
 use crate::row::{Body, Head, Row, RowKey, Scope};
@@ -22,7 +22,7 @@ use std::vec::Vec;
 
 /// Rows that one page looks at: a long run of tombstones must not hold the reading thread. A page that is cut by this
 /// may hold fewer documents than asked for, or none, and still has a `next`.
-const PAGE_SCAN_MAX: usize = 8192;
+pub(super) const PAGE_SCAN_MAX: usize = 8192;
 
 pub(super) fn get(
     connection: &Connection,
@@ -88,14 +88,7 @@ pub(super) fn list(
 ) -> Result<Page, Failure> {
     let statements = &ROW[area_in_force(connection)?];
     let limit = query.limit.clamp(1, PAGE_DOCUMENTS_MAX);
-    let mut low = query.prefix.clone();
-    let mut high = after_prefix(&query.prefix).map_or(Bound::Top, Bound::Below);
-    match &query.after {
-        Some(after) if query.reverse && high.is_above(after) => high = Bound::Below(after.clone()),
-        // The first string behind `after` in byte order.
-        Some(after) if !query.reverse && *after >= low => low = std::format!("{after}\0"),
-        _ => {}
-    }
+    let (low, high) = range(query);
     let statement = if query.reverse { statements.list_down } else { statements.list_up };
     let mut statement = connection.prepare_cached(statement)?;
     let mut rows = statement.query(params![codec::scope(scope), collection, low, high])?;
@@ -103,12 +96,19 @@ pub(super) fn list(
     while let Some(columns) = rows.next()? {
         let head = codec::any_head(columns)?;
         seen += 1;
-        // What cannot be read may be a document: it is named, and the others are listed.
-        if head.is_visible(now) || head.damaged {
-            let key = RowKey { scope, collection: collection.to_owned(), key: columns.get(8)? };
+        let key = RowKey { scope, collection: collection.to_owned(), key: columns.get(8)? };
+        // What cannot be read may be a document: it is named, and the others are listed. What hides a row is believed of a whole
+        // one only.
+        if head.is_visible(now) || !codec::is_whole(&head, &key, columns.get_ref(9)?) {
             match document(&head, &key, columns.get_ref(9)?) {
                 Some(document) => {
                     if !add(&mut page, &mut bytes, document, limit) {
+                        // A damaged one behind the last document was named already.
+                        let named = page
+                            .damaged
+                            .last()
+                            .filter(|named| page.next.as_ref().is_some_and(|next| (*named > next) != query.reverse));
+                        page.next = named.cloned().or(page.next);
                         return Ok(page);
                     }
                 }
@@ -128,6 +128,19 @@ pub(super) fn list(
         }
     }
     Ok(page)
+}
+
+/// The first key that a query may give, and where it ends.
+pub(super) fn range(query: &Query) -> (String, Bound) {
+    let mut low = query.prefix.clone();
+    let mut high = after_prefix(&query.prefix).map_or(Bound::Top, Bound::Below);
+    match &query.after {
+        Some(after) if query.reverse && high.is_above(after) => high = Bound::Below(after.clone()),
+        // The first string behind `after` in byte order.
+        Some(after) if !query.reverse && *after >= low => low = std::format!("{after}\0"),
+        _ => {}
+    }
+    (low, high)
 }
 
 /// Replicated and local collections with their live documents. Two of one name count as one.
@@ -157,11 +170,17 @@ pub(super) fn collections(connection: &Connection, now: Millis) -> Result<Vec<Co
 pub(super) fn sizes(connection: &Connection, options: &Options) -> Result<Sizes, Failure> {
     area_in_force(connection)?;
     let (disk, path) = (&*options.disk, &options.path);
-    Ok(Sizes {
-        database_bytes: file_bytes(disk, path),
-        log_bytes: file_bytes(disk, &open::beside(path, "-wal")),
-        free_bytes: disk.free_bytes(path).unwrap_or(0),
-    })
+    let log_bytes = file_bytes(disk, &open::beside(path, "-wal"));
+    let free_bytes = disk.free_bytes(path).unwrap_or(0);
+    let pragma = |name: &str| connection.query_row(&std::format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    // As the writing thread reckons: free pages are of use only where the log has the room that it may take.
+    let reusable_bytes = match free_bytes >= options.log_bytes.saturating_sub(log_bytes) {
+        true => (pragma("freelist_count")? * pragma("page_size")?).unsigned_abs(),
+        false => 0,
+    };
+    let (set_aside, set_aside_bytes) = aside::kept(disk, path);
+    let (database_bytes, set_aside) = (file_bytes(disk, path), set_aside.len() as u64);
+    Ok(Sizes { database_bytes, log_bytes, free_bytes, reusable_bytes, set_aside, set_aside_bytes })
 }
 
 pub(super) fn statistics(connection: &Connection) -> Result<Statistics, Failure> {
@@ -196,14 +215,14 @@ fn find(connection: &Connection, area: usize, key: &RowKey, now: Millis) -> Resu
 }
 
 /// None where the row is no document or not what was written.
-fn document(head: &Head, key: &RowKey, value: ValueRef<'_>) -> Option<Document> {
+pub(super) fn document(head: &Head, key: &RowKey, value: ValueRef<'_>) -> Option<Document> {
     let Row { key, stamp, dot, body, .. } = codec::row(head, key.clone(), value).ok()?;
     let Body::Live(value) = body else { return None };
     Some(Document { key: key.key, version: Version { stamp, origin: dot.origin }, value })
 }
 
 /// Adds a document unless the page is full; a full page gets its `next`. Says whether it was added.
-fn add(page: &mut Page, bytes: &mut usize, document: Document, limit: usize) -> bool {
+pub(super) fn add(page: &mut Page, bytes: &mut usize, document: Document, limit: usize) -> bool {
     let more = bytes.saturating_add(document.value.len());
     if let Some(last) = page.documents.last()
         && (page.documents.len() >= limit || more > PAGE_BYTES_MAX)
@@ -231,13 +250,13 @@ fn after_prefix(prefix: &str) -> Option<String> {
 }
 
 /// Where a listing ends. SQLite sorts every blob behind every text.
-enum Bound {
+pub(super) enum Bound {
     Below(String),
     Top,
 }
 
 impl Bound {
-    fn is_above(&self, key: &str) -> bool {
+    pub(super) fn is_above(&self, key: &str) -> bool {
         match self {
             Bound::Below(bound) => bound.as_str() > key,
             Bound::Top => true,

@@ -7,6 +7,7 @@ use super::inbox::{Bounds, Inbox, Taken};
 use super::query;
 use super::scrub::{Damage, Finding};
 use super::state::State;
+use super::still::{self, Still};
 use super::table::SqlTable;
 use super::{Options, Scrubbed, Sizes, Statistics, open, scrub};
 use crate::document::{CollectionSummary, Document, Page, Query};
@@ -19,7 +20,7 @@ use async_channel::Sender;
 use rusqlite::Connection;
 use std::string::String;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -53,6 +54,10 @@ pub(super) struct Gate {
     reading: Mutex<Reading>,
     /// Damage was met that one row does not explain: the writing thread is to look at all of it.
     suspect: AtomicBool,
+    /// The database is damaged, and nothing is written any more: what is whole is read past the damage.
+    still: OnceLock<String>,
+    /// Told once of that.
+    told: (Sender<String>, async_channel::Receiver<String>),
 }
 
 /// What is behind the gate.
@@ -61,12 +66,21 @@ pub(super) struct Reading {
     connection: Option<Connection>,
     ended: bool,
     suspect: bool,
+    /// The database lies still, and reads go past damage.
+    past_damage: bool,
+    still: Still,
 }
 
 impl Gate {
     pub(super) fn new(connection: Connection) -> Gate {
-        let reading = Mutex::new(Reading { connection: Some(connection), ended: false, suspect: false });
-        Gate { reading, suspect: AtomicBool::new(false) }
+        let reading = Mutex::new(Reading {
+            connection: Some(connection),
+            ended: false,
+            suspect: false,
+            past_damage: false,
+            still: Still::default(),
+        });
+        Gate { reading, suspect: AtomicBool::new(false), still: OnceLock::new(), told: async_channel::bounded(1) }
     }
     /// Says once that damage was met.
     pub(super) fn take_suspicion(&self) -> bool {
@@ -74,6 +88,20 @@ impl Gate {
     }
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::SeqCst);
+    }
+    /// Nothing is written from here on, and why.
+    pub(super) fn lie_still(&self, why: &str) {
+        if self.still.set(why.into()).is_ok() {
+            let _ = self.told.0.try_send(why.into());
+        }
+    }
+    /// Why nothing is written any more.
+    pub(super) fn still(&self) -> Option<&str> {
+        self.still.get().map(String::as_str)
+    }
+    /// Waits until nothing is written any more, and says why; once. Never ends otherwise.
+    pub(super) fn told(&self) -> async_channel::Receiver<String> {
+        self.told.1.clone()
     }
     /// The lock is held for one answer, or while the writer opens the database anew.
     pub(super) fn hold(&self) -> MutexGuard<'_, Reading> {
@@ -112,6 +140,25 @@ impl Reading {
         self.suspect |= !of_one_row && answer.as_ref().is_err_and(Failure::is_corruption);
         answer.map_err(|failure| failure.into_error("reading", &options.path))
     }
+    /// The same; where it meets damage of a database that lies still, `past` reads the file by itself, past the damage. No connection
+    /// has the file open then: a descriptor that is closed beside it would drop SQLite's locks.
+    fn past_damage<T>(
+        &mut self,
+        options: &Options,
+        is_still: bool,
+        read: impl FnOnce(&Connection) -> Result<T, Failure>,
+        past: impl FnOnce(&mut Still) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        let answer = self.snapshot(options, read);
+        if !is_still || self.ended || !matches!(answer, Err(Error::DatabaseCorruption { .. })) {
+            return answer;
+        }
+        self.connection = None;
+        match past(&mut self.still)? {
+            Some(past) => Ok(past),
+            None => answer,
+        }
+    }
     fn try_snapshot<T>(
         &mut self,
         options: &Options,
@@ -129,7 +176,9 @@ impl Reading {
             Err(error) => {
                 // Never leave a snapshot open: a connection that cannot end one is thrown away.
                 self.connection = None;
-                answer.and(Err(error.into()))
+                // SQLite ends none well in which it met damage. Of a database that lies still what was read is right all the same.
+                let failure = Failure::from(error);
+                if self.past_damage && failure.is_corruption() { answer } else { answer.and(Err(failure)) }
             }
         }
     }
@@ -155,9 +204,16 @@ pub(super) fn run(options: &Arc<Options>, inbox: &Inbox<Ask>, gate: &Gate, found
 fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
     let mut reading = gate.hold();
     let mut met = Vec::new();
+    let is_still = gate.still().is_some();
+    reading.past_damage = is_still;
     match ask {
         Ask::Get(key, now, reply) => {
-            let found = reading.snapshot(options, |connection| query::get(connection, &key, now, &mut met));
+            let found = reading.past_damage(
+                options,
+                is_still,
+                |connection| query::get(connection, &key, now, &mut met),
+                |still| still.get(options, &key, now),
+            );
             let _ = reply.try_send(found);
         }
         Ask::GetMany(scope, collection, keys, now, reply) => {
@@ -166,12 +222,24 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
-            let page = reading
-                .snapshot(options, |connection| query::list(connection, scope, &collection, &query, now, &mut met));
+            let page = reading.past_damage(
+                options,
+                is_still,
+                |connection| match is_still {
+                    true => still::list(connection, scope, &collection, &query, now),
+                    false => query::list(connection, scope, &collection, &query, now, &mut met),
+                },
+                |still| still.list(options, scope, &collection, &query, now).map(Some),
+            );
             let _ = reply.try_send(page);
         }
         Ask::Collections(now, reply) => {
-            let _ = reply.try_send(reading.snapshot(options, |connection| query::collections(connection, now)));
+            let _ = reply.try_send(reading.past_damage(
+                options,
+                is_still,
+                |connection| query::collections(connection, now),
+                |still| still.collections(options, now).map(Some),
+            ));
         }
         Ask::Stream(stream, reply) => {
             let batch = reading
@@ -179,7 +247,12 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(batch);
         }
         Ask::Feed(feed, reply) => {
-            let page = reading.snapshot(options, |connection| within(connection, &mut met, |table| feed.next(table)));
+            let page = reading.past_damage(
+                options,
+                is_still,
+                |connection| within(connection, &mut met, |table| feed.next(table)),
+                |still| still.feed(options, &feed),
+            );
             let _ = reply.try_send(page);
         }
         Ask::Look(keys, reply) => {

@@ -4,8 +4,10 @@
 //! Nothing is deleted and nothing is overwritten. A note beside the database says what is under way, so that a start after a
 //! power cut at any instant takes it up where it stood; carrying a row twice changes nothing.
 
+mod note;
+
 use super::commit::Open;
-use super::disk::{Disk, Entry};
+use super::disk::Disk;
 use super::failure::{self, Failure};
 use super::open::{beside, folder_of, sync_folder};
 use super::salvage::{self, Remains};
@@ -18,75 +20,19 @@ use crate::id::{ReplicaId, VersionVector};
 use crate::replica::Table;
 use crate::row::Row;
 use crate::time::{Reading, Stamp};
+pub use note::Incident;
+use note::{INCIDENT, UNDER_WAY, UnderWay, note, under_way, with_those_before};
+pub(super) use note::{acknowledge, incident, is_under_way, put_note_right};
 use rusqlite::wal::CheckpointMode;
-use serde::{Deserialize, Serialize};
 use std::format;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::string::{String, ToString};
+use std::string::ToString;
 use std::vec::Vec;
 
-/// The note of a recovery that is under way, beside the database.
-const UNDER_WAY: &str = ".recovering";
-/// The note of one that is over, until a person has acknowledged it.
-const INCIDENT: &str = ".incident";
-/// Incidents that nobody acknowledged are remembered as far as this.
-const EARLIER_MAX: usize = 8;
 /// Rows that are carried over in one transaction.
 const CARRIED_AT_ONCE: usize = 512;
 const CARRIED_BYTES: usize = 1024 * 1024;
-
-/// What happened to the database, for a person who has not acknowledged it yet.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Incident {
-    /// What was found.
-    pub found: String,
-    /// Where the damaged database is.
-    pub set_aside: PathBuf,
-    /// The backup that was brought back; none where the database began empty.
-    pub backup: Option<PathBuf>,
-    /// Rows that were carried over from the damaged database.
-    pub carried: u64,
-    /// Rows in it that could not be read.
-    pub damaged: u64,
-    /// Pages in it that could not be read.
-    pub unreadable_pages: u64,
-    /// Where databases are that were set aside before it, in incidents that nobody had acknowledged.
-    #[serde(default)]
-    pub earlier: Vec<PathBuf>,
-}
-
-impl Incident {
-    /// What may be missing, in a sentence.
-    pub fn said(&self) -> String {
-        let from = match &self.backup {
-            Some(backup) => format!("the backup {} was brought back", backup.display()),
-            None => "no good backup was found, so it began empty".to_string(),
-        };
-        let earlier: Vec<String> = self.earlier.iter().map(|at| at.display().to_string()).collect();
-        let earlier = match earlier.is_empty() {
-            true => String::new(),
-            false => format!("; so were {} before it", earlier.join(", ")),
-        };
-        format!(
-            "the database was damaged and is set aside as {}: {from}, and {} whole rows were carried over; {} rows and {} pages \
-             could not be read. What only they held, and no peer has, is missing{earlier}",
-            self.set_aside.display(),
-            self.carried,
-            self.damaged,
-            self.unreadable_pages
-        )
-    }
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct UnderWay {
-    found: String,
-    set_aside: PathBuf,
-    #[serde(default)]
-    backup: Option<PathBuf>,
-}
 
 /// Whether and from what a damaged database may be recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,22 +43,9 @@ pub struct Recovery {
     pub peers: bool,
 }
 
-/// What the note says. The damaged database stands beside the one that takes its place, wherever that folder is now.
-fn under_way(disk: &dyn Disk, path: &Path) -> Result<UnderWay, Error> {
-    let noted: UnderWay = read(disk, path, UNDER_WAY)?;
-    let set_aside =
-        noted.set_aside.file_name().map_or_else(|| noted.set_aside.clone(), |name| folder_of(path).join(name));
-    Ok(UnderWay { set_aside, ..noted })
-}
-
 /// Whether something stands at a path. That the disk does not answer is no answer.
 fn is_there(disk: &dyn Disk, at: &Path) -> Result<bool, Error> {
     disk.entry(at).map(|there| there.is_some()).map_err(|error| failure::file("looking for", at, error))
-}
-
-/// Takes up a recovery that a power cut has interrupted. Before SQLite sees the database.
-pub(super) fn is_under_way(disk: &dyn Disk, path: &Path) -> bool {
-    matches!(disk.entry(&beside(path, UNDER_WAY)), Ok(Some(Entry::File(_))))
 }
 
 /// Sets the damaged database aside, if there is anything to take its place from. SQLite has it closed.
@@ -128,7 +61,10 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     let by_hand =
         "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
     let Some(recovery) = &options.recovery else {
-        let message = format!("{at} is damaged: {found}; Persistence.AutoRecover is off: {by_hand}");
+        let message = format!(
+            "{at} is damaged: {found}; Persistence.AutoRecover is off, so it is left as it is. What is whole can be taken out with \
+             'cbddc export COLLECTION' while the node runs; then {by_hand}"
+        );
         return Err(Error::DatabaseCorruption { message, source: None });
     };
     log::error!("event=DatabaseDamaged path={at} cause=\"{found}\"");
@@ -136,7 +72,9 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     let peers = recovery.peers || remains.members_unread || remains.members.values().any(|member| member.tracked);
     if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
         let message = format!(
-            "{at} is damaged: {found}; there is neither a backup nor a peer, so it is left as it is: {by_hand}"
+            "{at} is damaged: {found}; {}; there is neither a backup nor a peer, so it is left as it is and only read. What is whole can be \
+             taken out with 'cbddc export COLLECTION'; then {by_hand}",
+            remains.said()
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
@@ -151,7 +89,7 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     }
-    let set_aside = aside::free_name(disk, path);
+    let set_aside = aside::free_name(disk, path)?;
     let under_way = UnderWay { found: found.to_string(), set_aside, backup: None };
     note(disk, path, UNDER_WAY, &under_way)
 }
@@ -220,7 +158,7 @@ pub(super) fn carry_over(
     };
     let known = remains.knowledge.as_ref();
     let unsent = |row: &Row| known.is_some_and(|k| row.dot.origin == k.replica && row.dot.seq > k.sent);
-    salvage::each_row(disk, old, &remains, |row| {
+    salvage::each_row(disk, old, &remains, |_, row| {
         if !unsent(&row) {
             carrying.take(row);
         }
@@ -228,7 +166,7 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(true)?;
     // Proved never to have been sent: written again as new where this node has to bootstrap.
-    salvage::each_row(disk, old, &remains, |row| {
+    salvage::each_row(disk, old, &remains, |_, row| {
         if unsent(&row) {
             carrying.take(row);
         }
@@ -236,10 +174,6 @@ pub(super) fn carry_over(
     .map_err(failed)?;
     carrying.flush(false)?;
     let carried = carrying.carried;
-    let before = incident(disk, path).filter(|before| before.set_aside != *old);
-    let mut earlier: Vec<PathBuf> =
-        before.into_iter().flat_map(|before| before.earlier.into_iter().chain([before.set_aside])).collect();
-    earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
     let incident = Incident {
         found: under_way.found.clone(),
         set_aside: old.clone(),
@@ -247,18 +181,23 @@ pub(super) fn carry_over(
         carried,
         damaged: remains.damaged,
         unreadable_pages: remains.unreadable,
-        earlier,
+        missing_at_least: remains.missing_at_least,
+        missing_at_most: remains.missing_at_most,
+        earlier: Vec::new(),
     };
+    let incident = with_those_before(disk, path, incident);
     note(disk, path, INCIDENT, &incident)?;
     let done = beside(path, UNDER_WAY);
     disk.remove(&done).map_err(|error| Failure::from(failure::file("removing", &done, error)))?;
     sync_folder(disk, folder_of(path))?;
     log::warn!(
-        "event=DatabaseRecovered path={} carried={} damaged={} unreadablePages={}",
+        "event=DatabaseRecovered path={} carried={} damaged={} unreadablePages={} missingAtLeast={} missingAtMost={}",
         path.display(),
         carried,
         remains.damaged,
-        remains.unreadable
+        remains.unreadable,
+        remains.missing_at_least,
+        remains.missing_at_most.map_or_else(|| "unknown".to_string(), |most| most.to_string())
     );
     Ok(incident)
 }
@@ -345,39 +284,4 @@ impl Carrying<'_> {
         }
         Ok(())
     }
-}
-
-/// The incident that nobody has acknowledged yet.
-pub(super) fn incident(disk: &dyn Disk, path: &Path) -> Option<Incident> {
-    read(disk, path, INCIDENT).ok()
-}
-
-/// A person knows of it.
-pub(super) fn acknowledge(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
-    let at = beside(path, INCIDENT);
-    match disk.remove(&at) {
-        Ok(()) => sync_folder(disk, folder_of(path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failure::file("removing", &at, error)),
-    }
-}
-
-fn note<T: Serialize>(disk: &dyn Disk, path: &Path, suffix: &str, what: &T) -> Result<(), Error> {
-    let (at, partial) = (beside(path, suffix), beside(path, &format!("{suffix}.partial")));
-    let bytes = serde_json::to_vec(what)
-        .map_err(|error| Error::persistence("a note could not be written; report this", Some(error.into())))?;
-    let written = disk.write(&partial, &bytes).and_then(|()| disk.rename(&partial, &at));
-    written.map_err(|error| failure::file("writing", &at, error))?;
-    sync_folder(disk, folder_of(path))
-}
-
-/// Longest note that is read.
-const NOTE_BYTES_MAX: usize = 64 * 1024;
-
-fn read<T: for<'de> Deserialize<'de>>(disk: &dyn Disk, path: &Path, suffix: &str) -> Result<T, Error> {
-    let at = beside(path, suffix);
-    let bytes = disk.read_start(&at, NOTE_BYTES_MAX).map_err(|error| failure::file("reading", &at, error))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Error::persistence(format!("{} is not a note of this node; move it away", at.display()), Some(error.into()))
-    })
 }

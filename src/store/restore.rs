@@ -24,6 +24,8 @@ pub struct Restored {
     pub rows: u64,
     /// Its size.
     pub bytes: u64,
+    /// It is no backup but a copy of a database in use, without its log: the last writes before it was copied may be missing.
+    pub unclean: bool,
 }
 
 /// The copy, until it is verified.
@@ -55,6 +57,7 @@ pub(super) fn restore(disk: &dyn Disk, path: &Path, file: &Path) -> Result<Resto
         open::make_folder(disk, path)?;
         lock = Some(open::lock(disk, path)?);
     }
+    sweep(disk, path);
     let bytes = file_bytes(disk, file);
     let free = disk.free_bytes(folder_of(path)).map_err(|error| failure::file("asking for free space", path, error))?;
     if free < bytes {
@@ -79,7 +82,14 @@ pub(super) fn restore(disk: &dyn Disk, path: &Path, file: &Path) -> Result<Resto
     rename(disk, &partial, &ready)?;
     let set_aside = put_in_place(disk, path, &ready)?;
     drop(lock);
-    Ok(Restored { database: path.to_path_buf(), set_aside, rows: found.rows, bytes })
+    let unclean = !found.is_backup && !found.clean;
+    if unclean {
+        log::warn!(
+            "event=RestoredUnclean from={} cause=\"a copy of a database in use, without its log\"",
+            file.display()
+        );
+    }
+    Ok(Restored { database: path.to_path_buf(), set_aside, rows: found.rows, bytes, unclean })
 }
 
 fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Error> {
@@ -87,6 +97,24 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Error> {
     copied.map_err(|error| failure::file("copying the backup to", to, error))?;
     // A plain copy of a database that was stopped is as good, and needs a new identity as much.
     header::mark(disk, to, BACKUP_ID)
+}
+
+/// Removes what interrupted work has left beside the database: copies that were never in force. Nobody else is at work there.
+pub(super) fn sweep(disk: &dyn Disk, path: &Path) {
+    let mut left = std::vec![PARTIAL, ".recovering.partial", ".incident.partial", ".backups.partial"];
+    // With no database it is the one that a restore was about to put in place.
+    if matches!(disk.entry(path), Ok(Some(Entry::File(bytes))) if bytes > 0) {
+        left.push(READY);
+    }
+    for suffix in left {
+        let at = beside(path, suffix);
+        if matches!(disk.entry(&at), Ok(Some(Entry::File(_)))) {
+            match disk.remove(&at) {
+                Ok(()) => log::info!("event=LeftoverRemoved path={}", at.display()),
+                Err(error) => log::warn!("event=LeftoverKept path={} error=\"{error}\"", at.display()),
+            }
+        }
+    }
 }
 
 /// Copies a verified backup to where there is no database. The next look takes it for a backup.
@@ -98,7 +126,7 @@ pub(super) fn copy_in_place(disk: &dyn Disk, file: &Path, path: &Path) -> Result
 
 /// The old database gets its new name first and keeps the old one until the rename: at no instant is there none.
 fn put_in_place(disk: &dyn Disk, path: &Path, ready: &Path) -> Result<Option<PathBuf>, Error> {
-    let old = aside::free_name(disk, path);
+    let old = aside::free_name(disk, path)?;
     let there = !matches!(disk.entry(path), Ok(None));
     if there && disk.link(path, &old).is_err() {
         // A file system without second names: the start completes what is cut off here.
@@ -122,7 +150,7 @@ pub(super) fn notice(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     if header::kind(disk, path)? != Some(Kind::Backup) {
         return Ok(false);
     }
-    let old = aside::free_name(disk, path);
+    let old = aside::free_name(disk, path)?;
     if aside::logs(disk, path, &old)? {
         log::warn!("event=StaleLogSetAside path={} as={}-wal", path.display(), old.display());
     }

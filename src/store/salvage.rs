@@ -5,16 +5,19 @@
 
 mod pages;
 mod record;
+mod sums;
 
 use super::disk::Disk;
-use crate::id::{DeviceId, ReplicaId};
+use crate::id::{DeviceId, LocalSeq, ReplicaId};
 use crate::replica::{Knowledge, MemberState};
 use crate::row::Row;
-use pages::{Pages, Use};
+use pages::{LOCK_PAGE, Pages, Use};
 use record::Content;
 use std::collections::BTreeMap;
+use std::format;
 use std::io;
 use std::path::Path;
+use std::string::String;
 use std::vec::Vec;
 
 /// What a damaged database says of itself.
@@ -32,16 +35,39 @@ pub(super) struct Remains {
     pub(super) highest: Option<ReplicaId>,
     /// Whole rows of the table in force.
     pub(super) whole: u64,
-    /// Rows that are not.
+    /// Rows that are there and are not whole.
     pub(super) damaged: u64,
-    /// Pages that could not be read.
+    /// Pages that could not be read: missing, or not what they should be.
     pub(super) unreadable: u64,
+    /// Rows that are missing, whole or in part: at least so many.
+    pub(super) missing_at_least: u64,
+    /// And at most so many; `None` where that cannot be told.
+    pub(super) missing_at_most: Option<u64>,
     /// The root of the tree of the table that is not in force; its rows are none.
     other: Option<u32>,
 }
 
+impl Remains {
+    /// How much is missing, in words.
+    pub(super) fn said(&self) -> String {
+        said(self.damaged, self.unreadable, self.missing_at_least, self.missing_at_most)
+    }
+}
+
+/// How much is missing, in words that are never less than the truth.
+pub(super) fn said(damaged: u64, pages: u64, at_least: u64, at_most: Option<u64>) -> String {
+    let rows = match at_most {
+        Some(most) if most == at_least => format!("{most} in all"),
+        Some(most) => format!("at least {at_least} and up to {most} in all"),
+        None => format!("at least {at_least} in all, how many more is unknown"),
+    };
+    format!("{damaged} rows and {pages} pages could not be read: rows that are missing, {rows}")
+}
+
 /// Rows kept aside that are remembered of a damaged database; a bootstrap leaves few.
 const ASIDE_MAX: usize = 4096;
+/// Rows in one page at most: the shortest takes 54 bytes with its pointer.
+const ROWS_A_PAGE: u64 = 76;
 
 /// Looks at all of it.
 pub(super) fn survey(disk: &dyn Disk, path: &Path) -> io::Result<Remains> {
@@ -63,50 +89,113 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path) -> io::Result<Remains> {
             _ => {}
         });
     });
-    remains.other = match area {
-        Some(0) => roots.get("row_1").copied(),
-        Some(_) => roots.get("row_0").copied(),
-        None => None,
-    };
+    let root_of = |table: usize, suffix: &str| roots.get(&format!("row_{table}{suffix}")).copied();
+    remains.other = area.and_then(|area| root_of(1 - area, ""));
     let empty = |page: Vec<u8>| matches!(page[..], [10, _, _, 0, 0, ..]);
     remains.members_unread =
         remains.members.is_empty() && !roots.get("member").and_then(|root| pages.page(*root)).is_some_and(empty);
-    let (mut whole, mut damaged, mut highest) = (0, 0, None);
-    let unreadable = rows(&pages, remains.other, |content| match content {
-        Content::Row(row) => {
-            whole += 1;
-            highest = highest.max(Some(row.dot.origin));
+    let in_force = area.and_then(|area| root_of(area, ""));
+    each_leaf(&pages, |at, page, root| {
+        if root.is_some() && root == remains.other {
+            return;
         }
-        Content::Damaged => damaged += 1,
-        _ => {}
+        record::cells(&pages, at, page, |content| match content {
+            Content::Row(_, row) => {
+                remains.whole += 1;
+                remains.highest = remains.highest.max(Some(row.dot.origin));
+            }
+            Content::Damaged => remains.damaged += 1,
+            // A row so garbled that it does not even look like one.
+            Content::Nothing if root.is_some() && root == in_force => remains.damaged += 1,
+            _ => {}
+        });
     });
-    (remains.whole, remains.damaged, remains.highest, remains.unreadable) = (whole, damaged, highest, unreadable);
+    let seen = look(&pages, in_force, area.and_then(|area| root_of(area, "_key")));
+    let cut_off = pages.cut_off();
+    remains.unreadable = seen.unreadable + u64::from(cut_off.unwrap_or(0));
+    // Each row has an entry in the key index, and a position of its own.
+    let by_index = seen.entries.map(|entries| entries.saturating_sub(remains.whole));
+    remains.missing_at_least = by_index.unwrap_or(0).max(remains.damaged);
+    let by_pages = remains.damaged + (seen.of_rows + u64::from(cut_off.unwrap_or(0))) * ROWS_A_PAGE;
+    let tail = remains.knowledge.as_ref().map_or(u64::MAX, |known| known.tail.saturating_sub(remains.whole));
+    remains.missing_at_most = match (by_index, cut_off) {
+        (Some(_), Some(0)) => Some(remains.missing_at_least),
+        (_, Some(_)) if seen.map_is_sane => Some(by_pages.min(tail).max(remains.missing_at_least)),
+        _ => Some(tail.max(remains.missing_at_least)).filter(|_| remains.knowledge.is_some()),
+    };
     Ok(remains)
 }
 
-/// Gives every whole row of the table in force, in no order.
-pub(super) fn each_row(disk: &dyn Disk, path: &Path, remains: &Remains, mut each: impl FnMut(Row)) -> io::Result<()> {
+/// What can be told of the pages without looking into their cells.
+struct Seen {
+    /// Pages of trees that are none.
+    unreadable: u64,
+    /// Those of them that may have held rows.
+    of_rows: u64,
+    /// Entries of the key index; `None` where one of its pages may be lost.
+    entries: Option<u64>,
+    /// The pointer map says what each page is for.
+    map_is_sane: bool,
+}
+
+fn look(pages: &Pages<'_>, rows: Option<u32>, keys: Option<u32>) -> Seen {
+    let mut seen = Seen { unreadable: 0, of_rows: 0, entries: keys.map(|_| 0), map_is_sane: true };
+    let mut map = None;
+    for at in 1..=pages.count() {
+        if Pages::is_map(at) {
+            let sane = pages.is_sane_map(at);
+            seen.map_is_sane &= sane;
+            seen.unreadable += u64::from(!sane);
+            continue;
+        }
+        if at == LOCK_PAGE || matches!(pages.use_of(at, &mut map), Use::Free | Use::Overflow) {
+            continue;
+        }
+        let cells = pages.page(at).and_then(|page| sums::cells_of(at, &page));
+        let root = pages.root_of(at, &mut map);
+        match cells {
+            Some(cells) if root.is_some() && root == keys => {
+                seen.entries = seen.entries.map(|entries| entries + cells);
+            }
+            Some(_) => {}
+            None => {
+                seen.unreadable += 1;
+                seen.of_rows += u64::from(root.is_none() || root == rows);
+                if root.is_none() || root == keys {
+                    seen.entries = None;
+                }
+            }
+        }
+    }
+    if !seen.map_is_sane {
+        seen.entries = None;
+    }
+    seen
+}
+
+/// Gives every whole row of the table in force with its position, in no order.
+pub(super) fn each_row(
+    disk: &dyn Disk,
+    path: &Path,
+    remains: &Remains,
+    mut each: impl FnMut(LocalSeq, Row),
+) -> io::Result<()> {
     let pages = Pages::open(disk, path)?;
-    rows(&pages, remains.other, |content| {
-        if let Content::Row(row) = content {
-            each(row);
+    each_leaf(&pages, |at, page, root| {
+        if root.is_none() || root != remains.other {
+            record::cells(&pages, at, page, |content| {
+                if let Content::Row(seq, row) = content {
+                    each(seq, row);
+                }
+            });
         }
     });
     Ok(())
 }
 
-fn rows(pages: &Pages<'_>, other: Option<u32>, mut each: impl FnMut(Content)) -> u64 {
-    each_leaf(pages, |at, page, root| {
-        if root.is_none() || root != other {
-            record::cells(pages, at, page, &mut each);
-        }
-    })
-}
-
-/// Shows every leaf of a tree that is not free, with the root of its tree where that is known. Says how many pages could
-/// not be read.
-fn each_leaf(pages: &Pages<'_>, mut each: impl FnMut(u32, &[u8], Option<u32>)) -> u64 {
-    let (mut unreadable, mut map) = (0, None);
+/// Shows every leaf of a tree that is not free, with the root of its tree where that is known.
+fn each_leaf(pages: &Pages<'_>, mut each: impl FnMut(u32, &[u8], Option<u32>)) {
+    let mut map = None;
     for at in 1..=pages.count() {
         if Pages::is_map(at) || matches!(pages.use_of(at, &mut map), Use::Free | Use::Overflow) {
             continue;
@@ -116,9 +205,7 @@ fn each_leaf(pages: &Pages<'_>, mut each: impl FnMut(u32, &[u8], Option<u32>)) -
                 let root = pages.root_of(at, &mut map);
                 each(at, &page, root);
             }
-            Some(_) => {}
-            None => unreadable += 1,
+            _ => {}
         }
     }
-    unreadable
 }

@@ -40,16 +40,17 @@ impl Space {
             return Ok(());
         }
         if growth > self.allowance {
-            let room = self.room(connection, path)?;
+            let (room, by_max) = self.room(connection, path)?;
             if room < growth {
-                return Err(full(self.bound(path)));
+                return Err(full(self.bound(path, by_max)));
             }
             self.allowance = (room / 8).min(STRIDE).max(growth);
         }
         self.allowance -= growth;
         Ok(())
     }
-    fn room(&self, connection: &Connection, path: &Path) -> Result<u64, Error> {
+    /// Bytes that may be added, and whether it is the bound on the database that says so.
+    fn room(&self, connection: &Connection, path: &Path) -> Result<(u64, bool), Error> {
         let asked = self.disk.free_bytes(path);
         let free = asked.map_err(|error| super::failure::file("asking for free space", path, error))?;
         let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
@@ -63,18 +64,18 @@ impl Space {
         // What was deleted leaves pages that need no room on the disk, as long as the log has the room that it may take.
         let log_fits = free >= self.log_bytes.saturating_sub(log);
         let room = if log_fits { grow + (unused * page).cast_unsigned() } else { grow };
-        let Some(max) = self.max_database_bytes else { return Ok(room) };
-        Ok(room.min(max.saturating_sub(((all - unused) * page).cast_unsigned())))
+        let Some(max) = self.max_database_bytes else { return Ok((room, false)) };
+        let below_max = max.saturating_sub(((all - unused) * page).cast_unsigned());
+        Ok((room.min(below_max), below_max < room))
     }
-    fn bound(&self, path: &Path) -> String {
+    /// The bound that is in the way.
+    fn bound(&self, path: &Path, by_max: bool) -> String {
         let at = path.display();
-        let free = self.min_free_bytes / 1024 / 1024;
-        match self.max_database_bytes {
-            None => format!("less than Persistence.MinFreeMb = {free} would be free beside {at}"),
-            Some(max) => format!(
-                "{at} would pass Persistence.MaxDatabaseMb = {}, or less than MinFreeMb = {free} would be free",
-                max / 1024 / 1024
-            ),
+        let max = self.max_database_bytes.filter(|_| by_max).map(|max| max / 1024 / 1024);
+        match (max, self.min_free_bytes / 1024 / 1024) {
+            (Some(max), _) => format!("{at} would pass Persistence.MaxDatabaseMb = {max}"),
+            (None, 0) => format!("there is no room on the disk for {at}"),
+            (None, free) => format!("less than Persistence.MinFreeMb = {free} would be free beside {at}"),
         }
     }
 }
@@ -122,7 +123,7 @@ fn live(value: Option<&[u8]>, bytes: usize) -> u64 {
 fn full(bound: String) -> Error {
     Error::Persistence {
         kind: PersistenceKind::DiskFull,
-        message: format!("{bound}; nothing was changed: delete documents or raise the bound"),
+        message: format!("{bound}; nothing was changed: delete documents, free space or change the bound"),
         source: None,
     }
 }

@@ -16,6 +16,9 @@ pub(super) struct Statements {
     pub(super) get: &'static str,
     pub(super) list_up: &'static str,
     pub(super) list_down: &'static str,
+    pub(super) names_up: &'static str,
+    pub(super) names_down: &'static str,
+    pub(super) at: &'static str,
     pub(super) counts: &'static str,
     pub(super) dead_counts: &'static str,
     pub(super) past_counts: &'static str,
@@ -106,6 +109,24 @@ macro_rules! statements {
                 "_key
                 WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key DESC"
             ),
+            // The index alone answers these two: no row is read.
+            names_up: concat!(
+                "SELECT seq, key FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key"
+            ),
+            names_down: concat!(
+                "SELECT seq, key FROM ",
+                $row,
+                " INDEXED BY ",
+                $row,
+                "_key
+                WHERE scope = ?1 AND collection = ?2 AND key >= ?3 AND key < ?4 ORDER BY key DESC"
+            ),
+            at: concat!(heads!(), ", value FROM ", $row, " NOT INDEXED WHERE seq = ?1"),
             counts: concat!(
                 "SELECT collection, count(*) FROM ",
                 $row,

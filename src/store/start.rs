@@ -31,6 +31,7 @@ impl Store {
         let path = options.path.clone();
         let place = open::place(&*options.disk, &path)?;
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
+        recover::put_note_right(&options)?;
         let mut recovering = recover::is_under_way(&*options.disk, &path);
         if place.lost && !recovering {
             recover::begin(&options, "the file is empty, and backups of it have been made")?;
@@ -44,11 +45,11 @@ impl Store {
             match ready(&options, place.new, recovering, random) {
                 Ok(ready) => break ready,
                 Err(failure) if failure.is_corruption() && !recovering => {
-                    let cause = told(failure);
-                    match recover::begin(&options, &format!("{cause}")) {
+                    match recover::begin(&options, &failure::fault(&failure, &path)) {
                         Ok(()) => recovering = true,
-                        Err(error @ Error::DatabaseCorruption { .. }) if options.recovery.is_some() => {
-                            // Nothing to take its place from: what can be read is read, and nothing is written.
+                        Err(error @ Error::DatabaseCorruption { .. }) => {
+                            // Nothing to take its place from, or a person is to decide: what can be read is read, and nothing is
+                            // written.
                             refused = Some(format!("{error}"));
                             break readable(&options).map_err(|_| error)?;
                         }
@@ -64,6 +65,9 @@ impl Store {
             open::sync_folder(&*options.disk, open::folder_of(&path))?;
         }
         let gate = Arc::new(Gate::new(open::reader(&options).map_err(told)?));
+        if refused.is_some() {
+            gate.lie_still(refused.as_deref().unwrap_or_default());
+        }
         let opened = Opened {
             knowledge: state.knowledge.clone(),
             members,

@@ -2,14 +2,23 @@
 //!
 //! Each job of a running node is done on the keeping thread; here it is only ordered.
 
+use super::Options;
+use super::disk::Entry;
+use super::still::Still;
 use super::{
-    Backup, BackupLedger, BackupOrder, Checked, Disk, FileSystem, Incident, Restored, Store, backup, check, disk,
-    failure, header, ledger, open, recover, restore, verify,
+    Backup, BackupLedger, BackupOrder, Checked, Disk, FileSystem, Incident, Restored, Store, aside, backup, check,
+    disk, failure, header, ledger, open, recover, restore, verify,
 };
+use crate::document::Page;
 use crate::error::Error;
 use crate::time::Millis;
 use std::path::Path;
+use std::string::String;
 use std::sync::Arc;
+
+/// What was found out about a file that is gone over page by page.
+#[derive(Debug, Default)]
+pub struct Salvage(Still);
 
 impl Store {
     /// Makes a backup: whole, verified, under a name of its own and as `latest.db`. Everything that was answered before
@@ -19,6 +28,10 @@ impl Store {
     /// `DiskFull` where space is short; the folder's and the disk's; `DatabaseCorruption` where what was copied is damaged;
     /// `TooManyRequests` while another one is under way. The backups before stay.
     pub async fn backup(&self, order: BackupOrder) -> Result<Backup, Error> {
+        if let Some(why) = self.0.gate.still() {
+            let message = std::format!("no backup is made of a damaged database, and those that are there stay: {why}");
+            return Err(Error::DatabaseCorruption { message, source: None });
+        }
         let knowledge = self.knowledge().await?;
         let (keeper, options, writes) = (self.0.keeper.clone(), self.0.options.clone(), self.0.writes.clone());
         let doing = move || backup::make(&keeper, &options, &order, &knowledge, || writes.nudge());
@@ -80,9 +93,42 @@ impl Store {
         let found = verify::file(&FileSystem, file, || false)?;
         if found.damage.is_empty() { Ok(found.rows) } else { Err(found.damage.error(file, "take another backup")) }
     }
+    /// How many databases were set aside beside this one, and the bytes that they take.
+    pub fn set_aside(database: &Path) -> (usize, u64) {
+        let (kept, bytes) = aside::kept(&FileSystem, database);
+        (kept.len(), bytes)
+    }
+    /// Documents of a collection that are whole in the pages of a file that no node has open, whatever else is broken in it: those
+    /// behind a key, in byte order. `remembered` keeps what was found out about the file from one page to the next.
+    ///
+    /// # Errors
+    /// A node has it open; it is no file; the disk's.
+    pub fn whole_documents(
+        file: &Path,
+        collection: &str,
+        after: &str,
+        remembered: &mut Salvage,
+    ) -> Result<Page, Error> {
+        let at = file.display();
+        match FileSystem.entry(file).map_err(|error| failure::file("reading", file, error))? {
+            Some(Entry::File(_)) => {}
+            Some(Entry::Folder | Entry::Other) => return Err(failure::no_file(file)),
+            None => return Err(Error::persistence(std::format!("there is no file {at}: check the path"), None)),
+        }
+        if Store::is_held(file) {
+            let next = "leave --file out, or stop the node";
+            return Err(Error::persistence(std::format!("{at} is open in a node: {next}"), None));
+        }
+        remembered.0.export(&Options::new(file), collection, after)
+    }
     /// Whether a node has the database open.
     pub fn is_held(database: &Path) -> bool {
         disk::is_held(&open::beside(database, ".lock"))
+    }
+    /// Waits until the store finds that the database is damaged and nothing can take its place, so that nothing is written any more,
+    /// and says why; told once. It never ends otherwise.
+    pub async fn lies_still(&self) -> Option<String> {
+        self.0.gate.told().recv().await.ok()
     }
     /// What happened to the database, until a person has acknowledged it.
     pub async fn incident(&self) -> Option<Incident> {

@@ -37,6 +37,8 @@ pub(super) struct Verified {
     pub(super) knowledge: Knowledge,
     /// It is marked as a backup.
     pub(super) is_backup: bool,
+    /// It was closed in order: nothing of it stands in a log that may be elsewhere.
+    pub(super) clean: bool,
     pub(super) rows: u64,
     pub(super) damage: Findings,
 }
@@ -75,8 +77,16 @@ pub(super) fn one_file(disk: &dyn Disk, path: &Path) -> Result<Kind, Error> {
     let there = disk.entry(path).and_then(|entry| match entry {
         Some(Entry::File(_)) => Ok(()),
         Some(Entry::Folder) => Err(io::ErrorKind::IsADirectory.into()),
-        None => Err(io::ErrorKind::NotFound.into()),
+        Some(Entry::Other) | None => Err(io::ErrorKind::NotFound.into()),
     });
+    match disk.entry(path) {
+        Ok(None) => {
+            let next = "check the path; backups are in Persistence.BackupPath, which 'cbddc config show' names";
+            return Err(Error::persistence(format!("there is no file {at}: {next}"), None));
+        }
+        Ok(Some(Entry::Other)) => return Err(failure::no_file(path)),
+        _ => {}
+    }
     there.map_err(|error| failure::backup_file("reading", path, error))?;
     let kind = match header::kind(disk, path)? {
         None => return refuse("is not there any more"),
@@ -123,7 +133,15 @@ pub(super) fn file(
     stopping: impl Fn() -> bool + Send + 'static,
 ) -> Result<Verified, Error> {
     one_file(disk, path)?;
-    let told = |failure: Failure| failure.into_error("reading", path);
+    // This file may be what a restore was to be made from: that is no advice here.
+    let told = |failure: Failure| match failure.is_corruption() {
+        true => {
+            let (at, fault) = (path.display(), failure::fault(&failure, path));
+            let message = format!("{at} is damaged: {fault}; it is not whole and cannot be used: take another backup");
+            Error::DatabaseCorruption { message, source: None }
+        }
+        false => failure.into_error("reading", path),
+    };
     let connection = open(disk, path, stopping).map_err(told)?;
     let record = schema::record(&connection).map_err(|error| told(error.into()))?;
     let Some(record) = record else {
@@ -155,7 +173,8 @@ pub(super) fn content(connection: &Connection) -> Result<Verified, Failure> {
         }
     }
     sums(&knowledge, tail, digest, tombstones, &mut damage);
-    Ok(Verified { knowledge, is_backup: id == BACKUP_ID, rows, damage })
+    let clean = schema::record(connection)?.is_some_and(|record| record.clean);
+    Ok(Verified { knowledge, is_backup: id == BACKUP_ID, clean, rows, damage })
 }
 
 /// What SQLite says of trees, free pages and indexes; nothing where all is well.
@@ -213,15 +232,11 @@ pub(super) fn sums(knowledge: &Knowledge, tail: LocalSeq, digest: u128, tombston
 
 /// No room for a copy.
 pub(super) fn no_room(needed: u64, free: u64, folder: &Path) -> Error {
-    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    // Rounded so that the one is never said to be the other.
+    let (needed, free) = (needed.div_ceil(1024 * 1024), free / (1024 * 1024));
     Error::Persistence {
         kind: PersistenceKind::DiskFull,
-        message: format!(
-            "{} MiB are needed in {}, {} MiB are free; free some space",
-            mib(needed),
-            folder.display(),
-            mib(free)
-        ),
+        message: format!("{needed} MiB are needed in {}, {free} MiB are free; free some space", folder.display()),
         source: None,
     }
 }

@@ -28,6 +28,7 @@ mod bad_input;
 mod cli;
 mod collections;
 mod crash;
+mod damaged;
 mod disk;
 mod doctor;
 mod durability;

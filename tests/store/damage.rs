@@ -181,8 +181,13 @@ fn structural_damage_is_found_after_an_unclean_stop() {
     let at = bytes.windows(7).position(|window| window == b"key-250").unwrap() / 4096 * 4096;
     bytes[at..at + 64].fill(0xA5);
     std::fs::write(&path, bytes).unwrap();
-    let error = open_with(Options::new(&path)).map(|_| ()).unwrap_err();
-    assert!(matches!(error, Error::DatabaseCorruption { .. }), "{error}");
+    // Nothing says what to do about it, so it is read and not written.
+    let (store, opened) = open_with(Options::new(&path)).unwrap();
+    assert!(opened.unclean);
+    assert!(opened.read_only.is_some_and(|why| why.contains("is damaged")));
+    let refused = smol::block_on(store.submit(NOW, request(vec![put("later", "v")])));
+    assert!(matches!(refused, Err(Error::DatabaseCorruption { .. })));
+    close(store);
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Reader {
                 self.since = Since::Start;
                 false
             }
-            FeedPage::Rows { rows, next, more } => {
+            FeedPage::Rows { rows, next, more, .. } => {
                 self.resumed += u32::from(self.since != Since::Start);
                 assert!(rows.len() <= limit);
                 for (_, row) in rows {
@@ -168,7 +168,7 @@ fn a_page_of_the_feed_is_bounded_and_local_documents_are_in_it() {
     write(&store, vec![local, system]);
     let (mut since, mut pages, mut keys) = (Since::Start, 0, Vec::new());
     loop {
-        let FeedPage::Rows { rows, next, more } = page(&store, since, None, 1000) else { panic!() };
+        let FeedPage::Rows { rows, next, more, .. } = page(&store, since, None, 1000) else { panic!() };
         keys.extend(rows.into_iter().map(|(_, row)| row.key.collection + "/" + &row.key.key));
         (since, pages) = (Since::Bookmark(next), pages + 1);
         if !more {
@@ -177,7 +177,7 @@ fn a_page_of_the_feed_is_bounded_and_local_documents_are_in_it() {
     }
     assert_eq!(keys, ["c/k0", "c/k1", "c/k2", "c/k3", "c/k4", "c/k5", "l/k"]);
     assert_eq!(pages, 3, "three documents of 30 KiB pass the bound of one page");
-    let FeedPage::Rows { rows, next, more } = page(&store, Since::Now, None, 1000) else { panic!() };
+    let FeedPage::Rows { rows, next, more, .. } = page(&store, Since::Now, None, 1000) else { panic!() };
     assert!(rows.is_empty() && !more);
     assert_eq!(
         Since::Bookmark(Bookmark { began_at: 0, ..next }),

@@ -5,6 +5,7 @@
 
 mod astray;
 mod backup;
+mod care;
 mod check;
 mod damage;
 mod feed;
@@ -20,4 +21,5 @@ mod recovered;
 mod restore;
 mod rules;
 mod serving;
+mod still;
 mod year;

@@ -134,10 +134,13 @@ fn single_documents_go_there_and_back() {
             let missing = documents::get(&api, &document("none")).await.unwrap_err();
             assert_eq!(missing.code(), "PERSISTENCE_ERROR");
             assert_eq!(format!("{missing}"), "no document none in c");
-            assert_eq!(export::run(&api, &args::Export { collection: "c".into() }).await.unwrap(), 0);
+            assert_eq!(
+                export::run(&api, &args::Export { collection: "c".into(), file: None }, false).await.unwrap(),
+                0
+            );
             let confirmation = args::Confirmation::default();
             let delete = args::Delete { document: document("../a b"), confirmation };
-            assert_eq!(documents::delete(&api, &delete).await.unwrap(), 0);
+            assert_eq!(documents::delete(&api, &delete, true).await.unwrap(), 0);
         })
         .await;
         assert!(bench.service.documents.borrow().is_empty());

@@ -23,6 +23,7 @@ pub(super) fn points(config: &Config) -> Vec<Point> {
     let there = existing(&folder);
     points.push(file_system(&there));
     points.push(free_space(&there, config.persistence.min_free_mib));
+    points.extend(set_aside(database));
     if let Ok(point) = sync_probe(&there) {
         points.push(point);
     }
@@ -176,6 +177,15 @@ fn free_space(folder: &Path, min_free_mib: u64) -> Point {
         return Point::warn("free space", found, "make room soon");
     }
     Point::ok("free space", found)
+}
+
+/// Databases that were set aside: nothing deletes them, since they may be the only copy of something.
+fn set_aside(database: &Path) -> Option<Point> {
+    let (count, bytes) = crate::store::Store::set_aside(database);
+    let mib = bytes.div_ceil(1024 * 1024);
+    let found = format!("{count} that were set aside take {mib} MiB beside {}", database.display());
+    let next = "look at what is missing, then remove the files .old-N that you are sure of";
+    (count > 0).then(|| Point::warn("old databases", found, next))
 }
 
 /// Writes a page and syncs it, some times over, as a commit does.

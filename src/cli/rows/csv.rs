@@ -15,6 +15,7 @@ use std::vec::Vec;
 pub(super) struct Records<R> {
     reader: Reader<Bounded<R>>,
     since_record: Rc<Cell<usize>>,
+    quotes: Rc<Quotes>,
     /// Names of the fields, as JSON texts.
     names: Vec<Vec<u8>>,
     key: usize,
@@ -24,7 +25,8 @@ impl<R: Read> Records<R> {
     /// Reads the first record: the names.
     pub(super) fn new(source: R, delimiter: u8, key: Option<&str>) -> Result<Records<R>, Error> {
         let since_record = Rc::<Cell<usize>>::default();
-        let bounded = Bounded { source, since_record: since_record.clone() };
+        let quotes = Rc::new(Quotes::new(delimiter));
+        let bounded = Bounded { source, since_record: since_record.clone(), quotes: quotes.clone() };
         let mut reader =
             ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::Headers).from_reader(bounded);
         let head = reader.headers().map_err(|error| unreadable(&error))?;
@@ -43,7 +45,7 @@ impl<R: Read> Records<R> {
         let key =
             at.ok_or_else(|| Error::bad_request(format!("there is no field {key:?}: the fields are {listed}")))?;
         let names = head.iter().map(text).collect::<Result<_, _>>()?;
-        Ok(Records { reader, since_record, names, key })
+        Ok(Records { reader, since_record, quotes, names, key })
     }
 
     fn row(&self, record: &ByteRecord) -> Result<Row, Error> {
@@ -89,6 +91,15 @@ impl<R: Read> Rows for Records<R> {
         self.since_record.set(0);
         let more = self.reader.read_byte_record(&mut record).map_err(|error| unreadable(&error))?;
         let line = record.position().map_or(0, ::csv::Position::line);
+        // A quote that is still open at the end has taken all that follows it into one field.
+        if let Some(opened) = self.quotes.open_at_end()
+            && more
+        {
+            let message = format!(
+                "the quote that opens in line {opened} is never closed: close it; nothing from line {line} on is stored"
+            );
+            return Ok(Some(Numbered { line, row: Err(Error::bad_request(message)) }));
+        }
         Ok(more.then(|| Numbered { line, row: self.row(&record) }))
     }
 }
@@ -120,6 +131,58 @@ fn is_plain_number(field: &str) -> bool {
 struct Bounded<R> {
     source: R,
     since_record: Rc<Cell<usize>>,
+    quotes: Rc<Quotes>,
+}
+
+/// Whether a quote is open (RFC 4180): a quote opens a field where it is its first character, and two within one are one.
+struct Quotes {
+    delimiter: u8,
+    line: Cell<u64>,
+    state: Cell<Within>,
+    /// The line of the last quote that opened a field.
+    opened: Cell<u64>,
+    ended: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// Before the first character of a field.
+    Start,
+    Plain,
+    Quoted,
+    /// Behind a quote that closes the field, or is the first of two.
+    Closed,
+}
+
+impl Quotes {
+    fn new(delimiter: u8) -> Quotes {
+        let (line, opened, ended) = (Cell::new(1), Cell::new(0), Cell::new(false));
+        Quotes { delimiter, line, state: Cell::new(Within::Start), opened, ended }
+    }
+    fn see(&self, bytes: &[u8]) {
+        self.ended.set(bytes.is_empty());
+        for byte in bytes {
+            let next = match (self.state.get(), *byte) {
+                (Within::Quoted, b'"') => Within::Closed,
+                (Within::Quoted, _) | (Within::Closed, b'"') => Within::Quoted,
+                (Within::Start, b'"') => {
+                    self.opened.set(self.line.get());
+                    Within::Quoted
+                }
+                (_, b'\n' | b'\r') => Within::Start,
+                (_, byte) if byte == self.delimiter => Within::Start,
+                // The mark of the byte order before the first field.
+                (Within::Start, 0xef | 0xbb | 0xbf) if self.line.get() == 1 => Within::Start,
+                _ => Within::Plain,
+            };
+            self.state.set(next);
+            self.line.set(self.line.get() + u64::from(*byte == b'\n'));
+        }
+    }
+    /// The line of a quote that is open where the file ends.
+    fn open_at_end(&self) -> Option<u64> {
+        (self.ended.get() && self.state.get() == Within::Quoted).then(|| self.opened.get())
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -130,6 +193,7 @@ impl<R: Read> Read for Bounded<R> {
             )));
         }
         let read = self.source.read(buf)?;
+        self.quotes.see(&buf[..read]);
         self.since_record.set(self.since_record.get() + read);
         Ok(read)
     }
@@ -227,6 +291,21 @@ mod tests {
         let mut records = Records::new(text.as_slice(), b',', Some("id")).unwrap();
         let said = records.next().unwrap_err().to_string();
         assert!(said.contains("quote"), "{said}");
+    }
+
+    #[test]
+    fn a_quote_that_is_open_at_the_end_of_the_file_is_an_error_with_its_line() {
+        let found = rows(b"id,text\n1,a\n2,\"two\"\n3,\"never closed\n4,b\n5,c\n", "id");
+        let lines: Vec<(u64, bool)> = found.iter().map(|(line, row)| (*line, row.is_ok())).collect();
+        assert_eq!(lines, [(2, true), (3, true), (4, false)]);
+        let said = found[2].1.as_ref().err().unwrap().to_string();
+        assert!(said.contains("line 4") && said.contains("never closed"), "{said}");
+        // Quotes within plain fields are plain, and a closed one at the very end is closed.
+        for whole in
+            [&b"id,text\n1,5\" pipe\n"[..], b"id,text\n1,\"a \"\"b\"\"\"", b"\xef\xbb\xbf\"id\",text\n1,\"\"\n"]
+        {
+            assert!(rows(whole, "id").iter().all(|(_, row)| row.is_ok()), "{whole:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::answer::{Answer, common_headers, json_bytes};
 use super::documents::json_text;
 use super::handle::Shared;
 use super::{problem, route};
-use crate::document::{Change, Changes, ChangesQuery, Since};
+use crate::document::{Change, Changes, ChangesQuery, Missing, Since};
 use crate::error::{Error, RequestKind};
 use async_channel::{Receiver, Sender};
 use hyper::body::Bytes;
@@ -94,8 +94,23 @@ fn page_text(page: Changes) -> Result<Vec<u8>, Error> {
     }
     text.extend_from_slice(b"],\"next\":");
     json_text(&mut text, &page.next)?;
-    text.extend_from_slice(if page.more { b",\"more\":true}" } else { b",\"more\":false}" });
+    text.extend_from_slice(if page.more { b",\"more\":true" } else { b",\"more\":false" });
+    left_out_text(&mut text, page.damaged, page.missing.as_ref())?;
+    text.push(b'}');
     Ok(text)
+}
+
+/// What is left out of a page, where anything is.
+fn left_out_text(text: &mut Vec<u8>, damaged: u64, missing: Option<&Missing>) -> Result<(), Error> {
+    if damaged > 0 {
+        text.extend_from_slice(b",\"damaged\":");
+        json_text(text, &damaged)?;
+    }
+    if let Some(missing) = missing {
+        text.extend_from_slice(b",\"missing\":");
+        json_text(text, missing)?;
+    }
+    Ok(())
 }
 
 /// About how many bytes of text a change becomes.
@@ -201,6 +216,15 @@ fn events_text(page: &Changes) -> Result<Vec<u8>, Error> {
         json.clear();
         change_text(&mut json, change)?;
         data(&mut text, &json);
+    }
+    if page.damaged > 0 || page.missing.is_some() {
+        text.extend_from_slice(b"event: incomplete");
+        json.clear();
+        json.extend_from_slice(b"{\"incomplete\":true");
+        left_out_text(&mut json, page.damaged, page.missing.as_ref())?;
+        json.push(b'}');
+        let told = json.as_slice();
+        data(&mut text, told);
     }
     if page.changes.last().is_none_or(|last| last.token != page.next) {
         text.extend_from_slice(b": keep-alive\nid: ");

@@ -175,6 +175,10 @@ fn page_text(page: Page) -> Result<Vec<u8>, Error> {
         text.extend_from_slice(b",\"damaged\":");
         json_text(&mut text, &page.damaged)?;
     }
+    if let Some(missing) = &page.missing {
+        text.extend_from_slice(b",\"missing\":");
+        json_text(&mut text, missing)?;
+    }
     text.push(b'}');
     Ok(text)
 }

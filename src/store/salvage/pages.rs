@@ -16,6 +16,8 @@ pub(super) const PAGE: usize = 4096;
 const MAP_ENTRIES: u32 = (PAGE / 5) as u32;
 const LOG_HEADER: u64 = 32;
 const FRAME_HEADER: usize = 24;
+/// The page that SQLite's locks stand on; nothing is ever in it (section 1.4).
+pub(super) const LOCK_PAGE: u32 = 0x4000_0000 / PAGE as u32 + 1;
 /// A chain of overflow pages, or of parents, that is longer goes in circles.
 const CHAIN_MAX: usize = 128;
 
@@ -37,6 +39,8 @@ pub(super) struct Pages<'a> {
     path: PathBuf,
     log: PathBuf,
     count: u32,
+    /// Pages that its header says it has, where the header can be believed.
+    said: Option<u32>,
     /// Where the last committed copy of a page stands in the log.
     logged: BTreeMap<u32, u64>,
 }
@@ -49,8 +53,9 @@ impl Pages<'_> {
         };
         let count = u32::try_from(bytes / PAGE as u64).unwrap_or(u32::MAX);
         let log = beside(path, "-wal");
-        let mut pages = Pages { disk, path: path.to_path_buf(), log, count, logged: BTreeMap::new() };
+        let mut pages = Pages { disk, path: path.to_path_buf(), log, count, said: None, logged: BTreeMap::new() };
         pages.read_log()?;
+        pages.said = pages.page(1).and_then(|first| said_by(&first));
         Ok(pages)
     }
     /// The frames of the log up to its last commit. Their checksums are not looked at: those of rows and records are.
@@ -84,6 +89,17 @@ impl Pages<'_> {
     /// Pages, the last one's number.
     pub(super) fn count(&self) -> u32 {
         self.count
+    }
+    /// Pages that are not there and should be; `None` where nothing says how many there were.
+    pub(super) fn cut_off(&self) -> Option<u32> {
+        self.said.map(|said| said.saturating_sub(self.count))
+    }
+    /// Whether each entry of a page of the pointer map is one that there can be.
+    pub(super) fn is_sane_map(&self, at: u32) -> bool {
+        let last = self.count.saturating_sub(at).min(MAP_ENTRIES) as usize;
+        // The page that SQLite locks by is of no use to anybody.
+        let is_one = |nth: usize, kind: u8| matches!(kind, 1..=5) || at + 1 + nth as u32 == LOCK_PAGE;
+        self.page(at).is_some_and(|map| (0..last).all(|nth| map.get(nth * 5).is_some_and(|kind| is_one(nth, *kind))))
     }
     /// A page, numbered from 1; `None` where it cannot be read.
     pub(super) fn page(&self, number: u32) -> Option<Vec<u8>> {
@@ -149,6 +165,14 @@ impl Pages<'_> {
         }
         (payload.len() == bytes).then_some(payload)
     }
+}
+
+/// The number of pages in a header of ours (section 1.3.7): believed where magic and page size are right, and where it was written
+/// with the last change.
+fn said_by(first: &[u8]) -> Option<u32> {
+    let pages = number(first, 28);
+    let ours = first.starts_with(b"SQLite format 3\0") && first.get(16..18) == Some(&[0x10, 0][..]);
+    (ours && pages > 0 && number(first, 24) == number(first, 92)).then_some(pages)
 }
 
 /// Four bytes, the highest first.

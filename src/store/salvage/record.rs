@@ -3,7 +3,7 @@
 //! Whether one is whole is said by our own checksums, so a page that was misread gives nothing.
 
 use super::pages::{PAGE, Pages, number};
-use crate::id::{DeviceId, Dot, ReplicaId};
+use crate::id::{DeviceId, Dot, LocalSeq, ReplicaId};
 use crate::replica::{Knowledge, MemberState};
 use crate::row::{Body, Row, RowKey};
 use crate::store::codec;
@@ -20,8 +20,8 @@ const LOCAL_MIN: usize = (PAGE - 12) * 32 / 255 - 23;
 
 /// What a cell turned out to be.
 pub(super) enum Content {
-    /// A row of one of the two tables of rows.
-    Row(Row),
+    /// A row of one of the two tables of rows, and where it stands in the stream.
+    Row(LocalSeq, Row),
     /// A row that was kept aside; with whether somebody has decided about it.
     Aside(Row, bool),
     /// What the node knew of itself, and which table of rows was in force.
@@ -53,23 +53,22 @@ pub(super) fn cells(pages: &Pages<'_>, at: u32, page: &[u8], mut each: impl FnMu
 fn cell(pages: &Pages<'_>, page: &[u8], start: usize, kind: u8) -> Option<Content> {
     let mut rest = page.get(start..)?;
     let bytes = usize::try_from(varint(&mut rest)?).ok().filter(|bytes| *bytes <= PAYLOAD_MAX)?;
-    let most = match kind {
-        13 => {
-            varint(&mut rest)?;
-            TABLE_LOCAL_MAX
-        }
-        _ => INDEX_LOCAL_MAX,
-    };
-    let local = if bytes <= most {
-        bytes
-    } else {
-        let some = LOCAL_MIN + (bytes - LOCAL_MIN) % (PAGE - 4);
-        if some <= most { some } else { LOCAL_MIN }
-    };
+    let position = if kind == 13 { varint(&mut rest)? } else { 0 };
+    let local = local_bytes(bytes, kind);
     let next = if local < bytes { number(rest, local) } else { 0 };
     let payload = pages.payload(rest.get(..local)?, bytes, next);
     let Some(payload) = payload else { return Some(Content::Damaged) };
-    Some(content(&columns(&payload)?))
+    Some(content(position, &columns(&payload)?))
+}
+
+/// How much of a payload stands in the page itself.
+pub(super) fn local_bytes(bytes: usize, kind: u8) -> usize {
+    let most = if kind == 13 { TABLE_LOCAL_MAX } else { INDEX_LOCAL_MAX };
+    if bytes <= most {
+        return bytes;
+    }
+    let some = LOCAL_MIN + (bytes - LOCAL_MIN) % (PAGE - 4);
+    if some <= most { some } else { LOCAL_MIN }
 }
 
 /// A value of a column.
@@ -114,7 +113,7 @@ fn integer(bytes: &[u8]) -> i64 {
 }
 
 /// A number of one to nine bytes.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for nth in 0..9 {
         let (first, rest) = bytes.split_first()?;
@@ -130,10 +129,12 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn content(columns: &[Value<'_>]) -> Content {
+fn content(position: LocalSeq, columns: &[Value<'_>]) -> Content {
     match columns {
         // A row stands behind its position, one that was kept aside behind its number; both are the rowid, stored as NULL.
-        [Value::Null, row @ ..] if row.len() == 10 => row_of(row).map_or(Content::Damaged, Content::Row),
+        [Value::Null, row @ ..] if row.len() == 10 => {
+            row_of(row).map_or(Content::Damaged, |row| Content::Row(position, row))
+        }
         [Value::Null, row @ .., Value::Integer(settled)] if row.len() == 10 => {
             row_of(row).map_or(Content::Nothing, |row| Content::Aside(row, *settled != 0))
         }

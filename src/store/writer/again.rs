@@ -102,11 +102,12 @@ impl Writer {
     /// here on.
     fn recover(&mut self, failure: Failure) -> Result<(), Failure> {
         let options = Arc::clone(&self.options);
-        let cause = failure.into_error("reading", &options.path);
-        if let Err(error) = recover::begin(&options, &cause.to_string()) {
+        let cause = failure::fault(&failure, &options.path);
+        if let Err(error) = recover::begin(&options, &cause) {
             if matches!(error, Error::DatabaseCorruption { .. }) {
                 log::error!("event=DatabaseReadOnly cause=\"{error}\"");
                 self.read_only = Some(error.to_string());
+                self.gate.lie_still(&error.to_string());
                 return Ok(());
             }
             return Err(error.into());

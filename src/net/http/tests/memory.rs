@@ -180,7 +180,7 @@ impl Service for Memory {
         if found.is_empty() {
             smol::Timer::after(query.wait).await;
         }
-        Ok(Changes { changes: found, next: next.to_string(), more })
+        Ok(Changes { changes: found, next: next.to_string(), more, damaged: 0, missing: None })
     }
     async fn status(&self) -> Status {
         Status { node_id: "gateway-01".to_string(), ..Status::default() }
