@@ -28,11 +28,11 @@ binary() {
     printf '%s/%s/dist/cbddc\n' "$target_directory" "$1"
 }
 
-# Sets options and environment: what cargo is told for the row that is set, beside its command.
+# Sets options and environment: what cargo is told, beside its command, for all targets that are named. They are made alike: one
+# cargo builds them side by side, where two would wait for each other.
 cargo_options() {
-    options=(--locked --profile dist --bin cbddc --target "$target")
     # A panic ends the process: nothing ever unwinds, and the tables for it are a tenth of the binary.
-    local flags=(-C force-unwind-tables=no) own=() list
+    local flags=(-C force-unwind-tables=no) own=() list name
     # Where these are set, cargo forgets those above and those of .cargo/config.toml, without which nothing is linked: whoever
     # has flags of their own means them beside the target's.
     if [[ -v CARGO_ENCODED_RUSTFLAGS ]]; then
@@ -42,8 +42,13 @@ cargo_options() {
     fi
     unset CARGO_ENCODED_RUSTFLAGS RUSTFLAGS
     list=$(printf ", '%s'" "${flags[@]}" "${own[@]}")
-    options+=(--config "target.$target.rustflags=[${list#, }]")
-    environment=("CFLAGS_${target//-/_}=-fno-asynchronous-unwind-tables -fno-unwind-tables")
+    options=(--locked --profile dist --bin cbddc)
+    environment=()
+    for name in "$@"; do
+        row "$name"
+        options+=(--target "$target" --config "target.$target.rustflags=[${list#, }]")
+        environment+=("CFLAGS_${target//-/_}=-fno-asynchronous-unwind-tables -fno-unwind-tables")
+    done
     [[ $made == zig ]] || return 0
     if [[ ! -x $private/venv/bin/cargo-zigbuild ]]; then
         printf 'cargo-zigbuild is missing: run cross/setup\n' >&2
