@@ -45,8 +45,6 @@ impl Shell {
             while self.links.accepted.get() == before {
                 Timer::after(LOOK).await;
             }
-            // Where it was the node's own, `own` is still to say so: else it would be listed as a stranger that was refused.
-            Timer::after(LOOK).await;
         };
         let own = async {
             match probe(self.addresses.links).await {
