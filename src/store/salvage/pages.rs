@@ -18,6 +18,8 @@ const LOG_HEADER: u64 = 32;
 const FRAME_HEADER: usize = 24;
 /// The page that SQLite's locks stand on; nothing is ever in it (section 1.4).
 pub(super) const LOCK_PAGE: u32 = 0x4000_0000 / PAGE as u32 + 1;
+/// How often a page is asked for: what is not carried over is lost, and a disk that has failed once may give it the next time.
+const READ_TRIES: usize = 3;
 /// A chain of overflow pages, or of parents, that is longer goes in circles.
 const CHAIN_MAX: usize = 128;
 
@@ -106,10 +108,11 @@ impl Pages<'_> {
         if number == 0 || number > self.count {
             return None;
         }
-        match self.logged.get(&number) {
-            Some(at) => self.piece(&self.log, *at, PAGE).ok().flatten(),
-            None => self.piece(&self.path, u64::from(number - 1) * PAGE as u64, PAGE).ok().flatten(),
-        }
+        let (path, at) = match self.logged.get(&number) {
+            Some(at) => (&self.log, *at),
+            None => (&self.path, u64::from(number - 1) * PAGE as u64),
+        };
+        (0..READ_TRIES).find_map(|_| self.piece(path, at, PAGE).ok()).flatten()
     }
     /// What the pointer map says of a page. `map` keeps the page of it that was last read.
     pub(super) fn use_of(&self, page: u32, map: &mut Option<(u32, Vec<u8>)>) -> Use {
