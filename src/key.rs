@@ -8,6 +8,7 @@ mod token;
 pub(crate) use token::load_token;
 
 use crate::Error;
+use crate::error::PersistenceKind;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::format;
@@ -157,9 +158,19 @@ fn load_or_create(what: &str, path: &Path, new: impl FnOnce() -> Result<KeyBytes
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             load(what, path)?.ok_or_else(|| wrong(what, path, "vanished while it was read; try again"))
         }
-        Err(error) => {
-            Err(wrong(what, path, &format!("cannot be created ({error}); make its folder writable or name another")))
-        }
+        Err(error) => Err(not_created(what, path, &error)),
+    }
+}
+
+/// A disk that is full now has room another time, without anybody changing the configuration: worth another start.
+fn not_created(what: &str, path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Persistence {
+            kind: PersistenceKind::DiskFull,
+            message: format!("{what}: {} cannot be created ({error}); free some space", path.display()),
+            source: None,
+        },
+        _ => wrong(what, path, &format!("cannot be created ({error}); make its folder writable or name another")),
     }
 }
 
@@ -299,6 +310,14 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_full_disk_is_no_wrong_configuration() {
+        let full = not_created(CLUSTER, Path::new("/data/cluster.key"), &ErrorKind::StorageFull.into());
+        assert_eq!((full.code(), full.kind()), ("PERSISTENCE_ERROR", Some("DiskFull")));
+        let forbidden = not_created(CLUSTER, Path::new("/data/cluster.key"), &ErrorKind::PermissionDenied.into());
+        assert_eq!(forbidden.code(), "CONFIG_ERROR");
     }
 
     #[test]

@@ -26,7 +26,12 @@ CONSOLES = {"arm64": "ttyAMA0", "armhf": "ttyAMA0", "amd64": "ttyS0"}
 
 
 # Of the kernel's own checks and hardenings those that an emulated processor pays for at every boot.
-PLAIN = "nokaslr audit=0 apparmor=0 mitigations=off init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1"
+PLAIN = "nokaslr audit=0 lsm= selinux=0 mitigations=off init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1"
+# Off on a board that is booted again and again (`quick`): it mends its files after every cut.
+JOURNAL = [
+    "systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald-audit.socket",
+    "systemd-journal-flush.service",
+]
 # Only where a disk is to be waited for: it goes through all devices at every boot.
 UDEV = ["systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service"]
 
@@ -40,11 +45,11 @@ def free_port():
 class Board:
     """A machine. Off at first; `boot` and `cut_power` as often as wanted, always with the same disk."""
 
-    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False, forwards=()):
+    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False, quick=False, forwards=()):
         self.folder, self.name, self.arch = folder / name, name, arch
         self.lan, self.address, self.extra, self.smp, self.memory = lan, address, list(extra), smp, memory
         # Ports of this machine that lead to ports of the board.
-        self.udev, self.forwards = udev, dict(forwards)
+        self.udev, self.quick, self.forwards = udev, quick, dict(forwards)
         self.base = Base(arch).made()
         self.folder.mkdir(parents=True)
         self.disk = self.folder / "disk.qcow2"
@@ -63,8 +68,8 @@ class Board:
             # Emulated like the others: what a nested machine offers of its processor differs from host to host.
             machine += ["-accel", "tcg", "-cpu", "qemu64"]
         words = f"root=/dev/vda1 console={CONSOLES[self.arch]} net.ifnames=0 quiet loglevel=4 systemd.hostname={self.name} panic=-1 {PLAIN}"
-        if not self.udev:
-            words += "".join(f" systemd.mask={unit}" for unit in UDEV)
+        masked = [*([] if self.udev else UDEV), *(JOURNAL if self.quick else [])]
+        words += "".join(f" systemd.mask={unit}" for unit in masked)
         if self.address:
             words += f" lan={self.address}"
         disks = [f"file={self.disk},if=none,id=disk0,format=qcow2,cache={cache}"]
@@ -181,8 +186,9 @@ class Board:
             raise Failure(f"{failure}\n{self.journal()}") from None
 
     def journal(self, lines=60):
+        command = "cat /run/cbddc.log" if self.quick else "journalctl -u cbddc -o cat --no-pager"
         try:
-            return self.does(f"journalctl -u cbddc -o cat --no-pager | tail -n {lines}", 60)[1]
+            return self.does(f"{command} | tail -n {lines}", 60)[1]
         except (Failure, OSError):
             return self.tail()
 

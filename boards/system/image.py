@@ -32,7 +32,7 @@ def image(arch="arm64"):
         devices = {board.do("sha256sum < /var/lib/cbddc/data/device.key") for board in (one, two)}
         machines = {board.do("cat /etc/machine-id") for board in (one, two)}
         check(len(devices) == 2 and len(machines) == 2, "two cards of one image are one device")
-        linked(one, two)
+        linked(one, two.name)
         one.do("cbddc put notes a 1")
         two.do("cbddc put notes b 2")
         converged([one, two], "notes", 2)

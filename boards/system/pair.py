@@ -1,14 +1,18 @@
 """Two boards of two architectures find each other and hold the same; a third one, x86-64, joins them."""
 
+import os
 import tempfile
 import time
 
-from .guest import BOOT_PATIENCE
+from .guest import BOOT_PATIENCE, free_port
 from .lan import Lan
+from .neighbour import Neighbour
 from .say import Failure, check, say, wait
 from .site import Site, halves, install_node, new_key, package, sums, together
 
 ROWS = 8759
+# The x86-64 node that joins two boards, where it is not the amd64 package's: one that has been built for this machine already.
+OWN_PROGRAM = os.environ.get("CBDDC_BOARDS_OWN_PROGRAM")
 # For a year of rows on emulated boards, on a machine that does something else as well.
 PATIENCE = 2 * BOOT_PATIENCE
 
@@ -40,50 +44,71 @@ def converged(boards, collection, documents, patience=PATIENCE):
     return next(iter(seen.values()))[1]
 
 
-def linked(one, other):
-    line = one.wait_for(f"a link to {other.name}", f"journalctl -u cbddc -o cat --no-pager | grep -m1 'peer linked node={other.name}-'")
+def linked(one, name):
+    line = one.wait_for(f"a link to {name}", f"journalctl -u cbddc -o cat --no-pager | grep -m1 -E 'peer linked node={name}(-| )'")
     say(f"discovery: {one.name} says: {line.strip()}")
 
 
+def two(alpha, beta, lan, key):
+    """Two boards, from the package to the same documents: discovery, the first document, a year of rows, a cut cable."""
+    together(alpha.boot, beta.boot)
+    together(lambda: install_node(alpha, key), lambda: install_node(beta, key))
+    linked(alpha, beta.name)
+    linked(beta, alpha.name)
+    # The first document, there and back.
+    alpha.do("cbddc put notes hello '{\"from\":\"alpha\"}'")
+    beta.wait_for("alpha's first document", "cbddc get notes hello | grep -q alpha")
+    say("first document: written on alpha, read on beta")
+    beta.do("cbddc put notes answer '{\"from\":\"beta\"}'")
+    alpha.wait_for("beta's answer", "cbddc get notes answer | grep -q beta")
+    # A year of temperatures, half of it imported on each.
+    together(
+        lambda: say(alpha.do("cbddc import temps /media/packages/temps-1.csv --key date", PATIENCE).strip()),
+        lambda: say(beta.do("cbddc import temps /media/packages/temps-2.csv --key date", PATIENCE).strip()),
+    )
+    say(f"both hold {ROWS} documents with the checksum {converged([alpha, beta], 'temps', ROWS)[:16]}")
+    for board in (alpha, beta):
+        line = board.wait_for("equal digests", "journalctl -u cbddc -o cat --no-pager | grep -m1 'sync equal digests'")
+        say(f"equal digests: {board.name} says: {line.strip()}")
+    # The cable is pulled, both go on, it is plugged in again.
+    lan.cut = True
+    alpha.do("cbddc put notes both '\"alpha\"' && cbddc put notes apart-a 1 && cbddc delete notes hello")
+    beta.do("cbddc put notes both '\"beta\"' && cbddc put notes apart-b 2")
+    lan.cut = False
+    converged([alpha, beta], "notes", 4)
+    say("apart and together again: the same notes")
+
+
+def well(boards):
+    for board in boards:
+        board.wait_for("health is Healthy", "cbddc health")
+        check("digests differ" not in board.journal(5000), f"{board.name}: digests differed")
+    say(f"{boards[0].name}'s peers:\n{boards[0].do('cbddc peers')}")
+
+
 def pair(arches=("arm64", "armhf", "amd64")):
+    """With three architectures the third board joins the two; with two, a node on this machine does."""
     with tempfile.TemporaryDirectory() as parts, Site("pair", [package(arch) for arch in dict.fromkeys(arches)] + halves(parts)) as site:
-        site.lan = Lan(site.folder)
-        names = ["alpha", "beta", "gamma"]
-        alpha, beta, gamma = (site.board(name, arch, address=f"10.77.0.{n}/24") for n, (name, arch) in enumerate(zip(names, arches), 2))
-        key = new_key()
-        together(alpha.boot, beta.boot)
-        together(lambda: install_node(alpha, key), lambda: install_node(beta, key))
-        linked(alpha, beta)
-        linked(beta, alpha)
-        # The first document, there and back.
-        alpha.do("cbddc put notes hello '{\"from\":\"alpha\"}'")
-        beta.wait_for("alpha's first document", "cbddc get notes hello | grep -q alpha")
-        say("first document: written on alpha, read on beta")
-        beta.do("cbddc put notes answer '{\"from\":\"beta\"}'")
-        alpha.wait_for("beta's answer", "cbddc get notes answer | grep -q beta")
-        # A year of temperatures, half of it imported on each.
-        together(
-            lambda: say(alpha.do("cbddc import temps /media/packages/temps-1.csv --key date", PATIENCE).strip()),
-            lambda: say(beta.do("cbddc import temps /media/packages/temps-2.csv --key date", PATIENCE).strip()),
-        )
-        say(f"both hold {ROWS} documents with the checksum {converged([alpha, beta], 'temps', ROWS)[:16]}")
-        for board in (alpha, beta):
-            board.wait_for("equal digests", "journalctl -u cbddc -o cat --no-pager | grep -q 'sync equal digests'")
-        say("equal digests: said by both")
-        # The cable is pulled, both go on, it is plugged in again.
-        site.lan.cut = True
-        alpha.do("cbddc put notes both '\"alpha\"' && cbddc put notes apart-a 1 && cbddc delete notes hello")
-        beta.do("cbddc put notes both '\"beta\"' && cbddc put notes apart-b 2")
-        site.lan.cut = False
-        converged([alpha, beta], "notes", 4)
-        say("apart and together again: the same notes")
-        gamma.boot()
-        install_node(gamma, key)
-        linked(gamma, alpha)
-        say(f"x86-64 has joined: three architectures, one checksum {converged([alpha, beta, gamma], 'temps', ROWS)[:16]}")
-        converged([alpha, beta, gamma], "notes", 4)
-        for board in (alpha, beta, gamma):
-            board.wait_for("health is Healthy", "cbddc health")
-            check("digests differ" not in board.journal(5000), f"{board.name}: digests differed")
-        peers = alpha.do("cbddc peers")
-        say(f"alpha's peers:\n{peers}")
+        site.lan, key, link_port = Lan(site.folder), new_key(), free_port()
+        boards = [
+            site.board(name, arch, address=f"10.77.0.{n}/24", forwards={} if n > 2 else {link_port: 5000})
+            for n, (name, arch) in enumerate(zip(("alpha", "beta", "gamma"), arches), 2)
+        ]
+        two(*boards[:2], site.lan, key)
+        if len(boards) == 3:
+            boards[2].boot()
+            install_node(boards[2], key)
+            linked(boards[2], "alpha")
+            say(f"{arches[2]} has joined: three architectures, one checksum {converged(boards, 'temps', ROWS)[:16]}")
+            converged(boards, "notes", 4)
+            well(boards)
+            return
+        with Neighbour(site.folder / "neighbour", key, link_port, OWN_PROGRAM) as neighbour:
+            linked(boards[0], "neighbour")
+            wait("this machine has the year", PATIENCE, lambda: holds(neighbour, "temps") == ROWS)
+            wait("this machine has the notes", PATIENCE, lambda: holds(neighbour, "notes") == 4)
+            for collection in ("temps", "notes"):
+                here, there = neighbour.sums(collection), sums(boards[0], collection)
+                check(here == there, f"{collection} differ: {here} here, {there} on alpha")
+            say(f"x86-64 has joined: three architectures, one checksum {neighbour.sums('temps')[1][:16]}")
+            well(boards)

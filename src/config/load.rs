@@ -33,12 +33,15 @@ pub(super) fn load(path: Option<&Path>) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// The cluster key that the service manager hands over (`LoadCredential=cluster.key:…`). An empty one is none: that is
-/// what its unit says where nobody has put a key in place.
+/// The cluster key that the service manager hands over (`LoadCredential=cluster.key:…`). An empty line is none: that is
+/// what its unit says where nobody has put a key in place. What cannot be read is told by whoever wants the key.
 fn credential(folder: Option<OsString>) -> Option<PathBuf> {
     let path = Path::new(&folder?).join("cluster.key");
-    let bytes = std::fs::metadata(&path).ok()?.len();
-    (path.is_absolute() && bytes > 0).then_some(path)
+    let none = match read(&path) {
+        Ok(text) => text.is_none_or(|text| text.trim().is_empty()),
+        Err(_) => false,
+    };
+    (path.is_absolute() && !none).then_some(path)
 }
 
 /// The file in force and its text: one that is named must be there, the usual places may be empty.

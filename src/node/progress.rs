@@ -61,7 +61,9 @@ impl Shell {
                 Err(ProbeError::Failed) => smol::future::pending().await,
             }
         };
-        smol::future::or(arrived, own).await;
+        // Its own is asked first: where both are true at once, its address is known before it is closed, and nobody takes it
+        // for a stranger's.
+        smol::future::or(own, arrived).await;
     }
 }
 
