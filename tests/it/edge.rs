@@ -175,6 +175,8 @@ fn the_health_address_answers_monitoring_alone_and_names_nobody() {
     let known = [("Authorization", bearer.as_str())];
     let peer = Node::new("unnamed-peer").peers(&[&node]).started();
     wait("the peer is linked", || ask("/metrics", &known).text().contains("unnamed-peer").then_some(()));
+    // A session that has just begun is caught up with first, and the node says that it is not ready.
+    wait("it has caught up", || (ask("/readyz", &[]).status == 200).then_some(()));
     for path in ["/health", "/livez", "/readyz", "/metrics"] {
         let answer = ask(path, &[]);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
