@@ -1,6 +1,6 @@
 //! Sets files of the database aside under a name of their own. Nothing is ever deleted here.
 
-use super::disk::Disk;
+use super::disk::{Disk, Entry};
 use super::failure;
 use super::open::{beside, folder_of, sync_folder};
 use super::space::file_bytes;
@@ -13,6 +13,8 @@ use std::vec::Vec;
 
 /// What stands beside a database and belongs to its content.
 const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// A log that has its header and no page.
+const EMPTY_LOG_BYTES: u64 = 32;
 
 /// The first name `DATABASE.old-N` that nothing uses, with no log beside it either. A disk that does not say what is there ends
 /// the search: it would go on for ever.
@@ -46,6 +48,30 @@ pub(super) fn kept(disk: &dyn Disk, database: &Path) -> (Vec<PathBuf>, u64) {
         |at: &PathBuf| file_bytes(disk, at) + LOGS.iter().map(|log| file_bytes(disk, &beside(at, log))).sum::<u64>();
     let all = kept.iter().map(bytes).sum();
     (kept, all)
+}
+
+/// SQLite opens what stands there, and would wait for somebody to write into a FIFO.
+pub(super) fn logs_are_files(disk: &dyn Disk, database: &Path) -> Result<(), Error> {
+    for at in LOGS.map(|log| beside(database, log)) {
+        if matches!(disk.entry(&at), Ok(Some(Entry::Folder | Entry::Other))) {
+            let message = format!("{} is no file, and a log of the database stands there: move it away", at.display());
+            return Err(Error::persistence(message, None));
+        }
+    }
+    Ok(())
+}
+
+/// A log beside no database, or an empty one, is that of a database which is gone, and may hold what nothing else does. SQLite would
+/// delete it; here it gets a name of its own, with an empty database beside it, so that what it holds can be taken out.
+pub(super) fn orphans(disk: &dyn Disk, database: &Path) -> Result<(), Error> {
+    if file_bytes(disk, &beside(database, "-wal")) <= EMPTY_LOG_BYTES {
+        return Ok(());
+    }
+    let old = free_name(disk, database)?;
+    disk.create(&old).map_err(|error| failure::file("setting aside", &old, error))?;
+    logs(disk, database, &old)?;
+    log::warn!("event=StaleLogSetAside path={} as={}-wal", database.display(), old.display());
+    Ok(())
 }
 
 /// Moves the logs of `database` to those of `to`, durably. Says whether there was one.

@@ -160,6 +160,15 @@ fn own(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(true).write(true).mode(MODE).open(path)
 }
 
+/// A file to read. A FIFO would be opened when somebody else opens it, if ever.
+fn not_waited_for(path: &Path) -> io::Result<File> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    File::open(path)
+}
+
 /// A lock that goes when it is dropped.
 #[derive(Debug)]
 pub struct Held(#[allow(dead_code, reason = "what it holds is let go by being dropped")] Option<File>);
@@ -194,7 +203,7 @@ impl Disk for FileSystem {
     }
     fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
         let mut start = Vec::with_capacity(bytes);
-        File::open(path)?.take(bytes as u64).read_to_end(&mut start)?;
+        not_waited_for(path)?.take(bytes as u64).read_to_end(&mut start)?;
         Ok(start)
     }
     fn rewrite(&self, path: &Path) -> io::Result<Option<u64>> {
@@ -217,7 +226,7 @@ impl Disk for FileSystem {
         Ok(Some(offset))
     }
     fn read_at(&self, path: &Path, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = not_waited_for(path)?;
         file.seek(io::SeekFrom::Start(at))?;
         let mut piece = Vec::with_capacity(bytes);
         file.take(bytes as u64).read_to_end(&mut piece)?;

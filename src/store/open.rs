@@ -4,6 +4,7 @@
 //! database would drop SQLite's POSIX locks on it.
 
 use super::Options;
+use super::aside;
 use super::disk::{Disk, Entry, Held};
 use super::failure::{self, Failure};
 use super::header::{self, Kind};
@@ -33,7 +34,7 @@ pub(super) struct Place {
     pub(super) lock: Held,
     /// There was none, or an empty file.
     pub(super) new: bool,
-    /// It is empty, and was not: backups of it were made.
+    /// It is empty, or holds nothing that can be told, and was a database: backups of it were made.
     pub(super) lost: bool,
 }
 
@@ -74,6 +75,7 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     }
     make_folder(disk, path)?;
     let lock = lock(disk, path)?;
+    aside::logs_are_files(disk, path)?;
     restore::notice(disk, path)?;
     restore::sweep(disk, path);
     let at = path.display();
@@ -83,17 +85,27 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
         // A recovery was cut off behind the first of its steps: an empty file here would be taken for the last.
         None if recover::is_under_way(disk, path) => true,
         None => {
+            aside::orphans(disk, path)?;
             disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
             true
         }
         Some(Kind::Empty) => {
             lost = ledger::read(disk, path).last.is_some();
+            // Those of a database that is to be recovered go with it.
+            if !lost && !recover::is_under_way(disk, path) {
+                aside::orphans(disk, path)?;
+            }
             true
         }
         Some(Kind::Database | Kind::Backup) => false,
         Some(Kind::Other) if header::is_being_created(disk, path)? => true,
         // Its first sector is lost, and rows or records of ours are in it: SQLite will refuse it, and it is recovered.
         Some(Kind::Other | Kind::Foreign) if holds_rows(disk, path)? => false,
+        // As a power cut leaves it on some cards: zeros, where a database was.
+        Some(Kind::Other) if ledger::read(disk, path).last.is_some() => {
+            lost = true;
+            true
+        }
         Some(Kind::Other) => return Err(Error::persistence(format!("{at} is not a database; {next}"), None)),
         Some(Kind::Foreign) => {
             return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));

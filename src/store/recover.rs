@@ -58,12 +58,11 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
         return Ok(());
     }
     let at = path.display();
-    let by_hand =
-        "restore a backup with 'cbddc restore FILE', or move the file away to begin empty and rejoin the peers";
+    let by_hand = "restore a backup with 'cbddc restore FILE', or move the file away with its logs to begin empty and rejoin the peers";
     let Some(recovery) = &options.recovery else {
         let message = format!(
             "{at} is damaged: {found}; Persistence.AutoRecover is off, so it is left as it is. What is whole can be taken out with \
-             'cbddc export COLLECTION' while the node runs; then {by_hand}"
+             'cbddc export COLLECTION --file {at}' while the node is stopped; then {by_hand}"
         );
         return Err(Error::DatabaseCorruption { message, source: None });
     };
@@ -73,7 +72,7 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
         let message = format!(
             "{at} is damaged: {found}; {}; there is neither a backup nor a peer, so it is left as it is and only read. What is whole can be \
-             taken out with 'cbddc export COLLECTION'; then {by_hand}",
+             taken out with 'cbddc export COLLECTION --file {at}' while the node is stopped; then {by_hand}",
             remains.said()
         );
         return Err(Error::DatabaseCorruption { message, source: None });

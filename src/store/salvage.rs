@@ -95,35 +95,66 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path) -> io::Result<Remains> {
     remains.members_unread =
         remains.members.is_empty() && !roots.get("member").and_then(|root| pages.page(*root)).is_some_and(empty);
     let in_force = area.and_then(|area| root_of(area, ""));
+    let mut leaves = Vec::new();
     each_leaf(&pages, |at, page, root| {
         if root.is_some() && root == remains.other {
             return;
         }
+        let mut leaf: Option<Leaf> = None;
         record::cells(&pages, at, page, |content| match content {
-            Content::Row(_, row) => {
+            Content::Row(seq, row) => {
                 remains.whole += 1;
                 remains.highest = remains.highest.max(Some(row.dot.origin));
+                let before = leaf.unwrap_or(Leaf { first: seq, last: seq, rows: 0 });
+                leaf = Some(Leaf { first: before.first.min(seq), last: before.last.max(seq), rows: before.rows + 1 });
             }
             Content::Damaged => remains.damaged += 1,
             // A row so garbled that it does not even look like one.
             Content::Nothing if root.is_some() && root == in_force => remains.damaged += 1,
             _ => {}
         });
+        leaves.extend(leaf);
     });
     let seen = look(&pages, in_force, area.and_then(|area| root_of(area, "_key")));
     let cut_off = pages.cut_off();
     remains.unreadable = seen.unreadable + u64::from(cut_off.unwrap_or(0));
-    // Each row has an entry in the key index, and a position of its own.
+    // Each row has an entry in the key index, and a position of its own. A leaf that was written over another is there twice, and
+    // the other is gone: rows of which there may be two are counted once where it is said how many are missing at most.
+    let twice = twice(leaves);
     let by_index = seen.entries.map(|entries| entries.saturating_sub(remains.whole));
-    remains.missing_at_least = by_index.unwrap_or(0).max(remains.damaged);
-    let by_pages = remains.damaged + (seen.of_rows + u64::from(cut_off.unwrap_or(0))) * ROWS_A_PAGE;
-    let tail = remains.knowledge.as_ref().map_or(u64::MAX, |known| known.tail.saturating_sub(remains.whole));
-    remains.missing_at_most = match (by_index, cut_off) {
-        (Some(_), Some(0)) => Some(remains.missing_at_least),
-        (_, Some(_)) if seen.map_is_sane => Some(by_pages.min(tail).max(remains.missing_at_least)),
-        _ => Some(tail.max(remains.missing_at_least)).filter(|_| remains.knowledge.is_some()),
+    let all_twice = |missing: u64| missing + twice;
+    let by_pages = remains.damaged + (seen.of_rows + u64::from(cut_off.unwrap_or(0))) * ROWS_A_PAGE + twice;
+    let known = remains.knowledge.as_ref();
+    let tail = known.map(|known| known.tail.saturating_sub(remains.whole.saturating_sub(twice)));
+    (remains.missing_at_least, remains.missing_at_most) = match (by_index, cut_off, tail) {
+        // Nothing says which table is in force, nor how many rows it had.
+        (_, _, None) => (0, None),
+        (Some(missing), Some(0), _) => (missing, Some(all_twice(missing))),
+        (_, Some(_), Some(tail)) if seen.map_is_sane => (0, Some(by_pages.min(tail))),
+        (_, _, tail) => (0, tail),
     };
     Ok(remains)
+}
+
+/// The positions of the whole rows of one leaf.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    first: LocalSeq,
+    last: LocalSeq,
+    rows: u64,
+}
+
+/// Rows whose leaf stands among the positions of another, so that they may be there twice.
+fn twice(mut leaves: Vec<Leaf>) -> u64 {
+    leaves.sort_unstable_by_key(|leaf| leaf.first);
+    let (mut twice, mut end) = (0, None);
+    for leaf in leaves {
+        if end.is_some_and(|end| leaf.first <= end) {
+            twice += leaf.rows;
+        }
+        end = end.max(Some(leaf.last));
+    }
+    twice
 }
 
 /// What can be told of the pages without looking into their cells.

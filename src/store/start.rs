@@ -34,7 +34,7 @@ impl Store {
         recover::put_note_right(&options)?;
         let mut recovering = recover::is_under_way(&*options.disk, &path);
         if place.lost && !recovering {
-            recover::begin(&options, "the file is empty, and backups of it have been made")?;
+            recover::begin(&options, "the file holds nothing, and backups of it have been made")?;
             recovering = true;
         }
         let mut refused = None;

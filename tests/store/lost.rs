@@ -5,7 +5,7 @@ use crate::place::*;
 use cbddc::Error;
 use cbddc::id::{DeviceId, NodeId};
 use cbddc::replica::{Meeting, Request};
-use cbddc::store::{Options, Store};
+use cbddc::store::{Options, Salvage, Store};
 use std::path::{Path, PathBuf};
 
 const PAGE: usize = 4096;
@@ -97,8 +97,59 @@ fn an_empty_file_of_which_there_are_backups_is_no_new_database() {
     let (store, opened) = open_with(recovering(&path, false)).unwrap();
     assert!(documents(&store) == 500 && opened.restored, "{opened:?}");
     let incident = smol::block_on(store.incident()).expect("a person is told");
-    assert!(incident.backup.is_some() && incident.found.contains("empty"), "{incident:?}");
+    assert!(incident.backup.is_some() && incident.found.contains("holds nothing"), "{incident:?}");
     close(store);
+}
+
+#[test]
+fn a_file_that_was_overwritten_comes_back_from_its_backup() {
+    for (with, name) in [(0, "zeros"), (0xff, "ones")] {
+        let path = filled(&format!("lost-to-{name}"), false);
+        let (store, _) = open(&path);
+        backup(&store, &path);
+        close(store);
+        change(&path, |bytes| bytes.fill(with));
+        let (store, opened) = open_with(recovering(&path, false)).unwrap();
+        assert!(documents(&store) == 500 && opened.restored, "{name}: {opened:?}");
+        assert!(smol::block_on(store.incident()).is_some_and(|incident| incident.set_aside.exists()));
+        close(store);
+    }
+}
+
+#[test]
+fn a_log_whose_database_is_gone_is_set_aside_with_all_that_it_holds() {
+    for empty in [false, true] {
+        let path = database(&format!("lost-beside-its-log-{empty}"));
+        let copy = path.with_file_name("log");
+        let (store, _) = open(&path);
+        fill(&store, 0, 500);
+        // As after kill -9: the log is there, and what it holds is nowhere else.
+        std::fs::copy(Path::new(&format!("{}-wal", path.display())), &copy).unwrap();
+        close(store);
+        match empty {
+            true => std::fs::write(&path, b"").unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+        std::fs::rename(&copy, format!("{}-wal", path.display())).unwrap();
+        let (store, _) = open(&path);
+        assert_eq!(documents(&store), 0, "a new database");
+        close(store);
+        let old = PathBuf::from(format!("{}.old-1", path.display()));
+        let page = Store::whole_documents(&old, "c", "", &mut Salvage::default()).unwrap();
+        assert_eq!(page.documents.len(), 500, "what only the log held can be taken out");
+    }
+}
+
+#[test]
+fn a_fifo_beside_the_database_is_told_of_and_not_waited_for() {
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let path = filled(&format!("lost-fifo{suffix}"), false);
+        let at = format!("{}{suffix}", path.display());
+        std::fs::remove_file(&at).ok();
+        assert!(std::process::Command::new("mkfifo").arg(&at).status().unwrap().success());
+        let said = open_with(Options::new(&path)).map(drop).unwrap_err().to_string();
+        assert!(said.contains(suffix) && said.contains("move it away"), "{said}");
+    }
 }
 
 #[test]

@@ -183,7 +183,21 @@ fn said_to_be_missing(path: &Path) -> (Incident, u64) {
 #[test]
 fn what_is_said_to_be_missing_is_never_less_than_the_truth() {
     type Harm = fn(&Path);
-    let harms: [(&str, Harm); 6] = [
+    let harms: [(&str, Harm); 8] = [
+        ("a leaf is written over another", |path| {
+            let leaves = pages(path, 13);
+            let bytes = std::fs::read(path).unwrap();
+            overwrite(path, leaves[10], 0, &bytes[leaves[14] * PAGE..(leaves[14] + 1) * PAGE]);
+        }),
+        ("a leaf is garbage, and so is the node's own record", |path| {
+            let leaves = pages(path, 13);
+            let root: i64 = rusqlite::Connection::open(path)
+                .unwrap()
+                .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'knowledge'", [], |row| row.get(0))
+                .unwrap();
+            overwrite(path, leaves[10], 0, &[0xa5; PAGE]);
+            overwrite(path, usize::try_from(root).unwrap() - 1, 0, &[0xa5; PAGE]);
+        }),
         ("garbage", |path| {
             let leaves = pages(path, 13);
             leaves[10..13].iter().for_each(|leaf| overwrite(path, *leaf, 0, &[0xa5; PAGE]));
