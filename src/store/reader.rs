@@ -159,6 +159,23 @@ impl Reading {
             None => answer,
         }
     }
+    /// A page of which the index led nowhere in some places, with what is whole in the file all the same.
+    fn completed(
+        &mut self,
+        options: &Options,
+        mut page: Page,
+        places: &[LocalSeq],
+        reverse: bool,
+        now: Millis,
+    ) -> Result<Page, Error> {
+        // Of a page that was read past the damage all is there already.
+        if page.damaged.is_empty() || places.len() != page.damaged.len() {
+            return Ok(page);
+        }
+        self.connection = None;
+        self.still.complete(options, &mut page, places, reverse, now)?;
+        Ok(page)
+    }
     fn try_snapshot<T>(
         &mut self,
         options: &Options,
@@ -222,15 +239,17 @@ fn answer(ask: Ask, options: &Options, gate: &Gate, found: &Sender<Finding>) {
             let _ = reply.try_send(page);
         }
         Ask::List(scope, collection, query, now, reply) => {
+            let mut places = Vec::new();
             let page = reading.past_damage(
                 options,
                 is_still,
                 |connection| match is_still {
-                    true => still::list(connection, scope, &collection, &query, now),
+                    true => still::list(connection, scope, &collection, &query, now, &mut places),
                     false => query::list(connection, scope, &collection, &query, now, &mut met),
                 },
                 |still| still.list(options, scope, &collection, &query, now).map(Some),
             );
+            let page = page.and_then(|page| reading.completed(options, page, &places, query.reverse, now));
             let _ = reply.try_send(page);
         }
         Ask::Collections(now, reply) => {

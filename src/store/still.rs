@@ -28,7 +28,8 @@ use std::vec::Vec;
 /// Collections that are counted; the rest is left out of the list.
 const COLLECTIONS_MAX: usize = 4096;
 
-/// A page by the key index. Each row is looked up by itself: one that is lost is named in `damaged`.
+/// A page by the key index. Each row is looked up by itself: one that is not found is named in `damaged`, and its position in
+/// `places`.
 ///
 /// # Errors
 /// The index is broken where the page begins.
@@ -38,6 +39,7 @@ pub(super) fn list(
     collection: &str,
     query: &Query,
     now: Millis,
+    places: &mut Vec<LocalSeq>,
 ) -> Result<Page, Failure> {
     let area = area_in_force(connection)?;
     let limit = query.limit.clamp(1, PAGE_DOCUMENTS_MAX);
@@ -63,7 +65,10 @@ pub(super) fn list(
         let last = page.next.replace(key.clone());
         match at(connection, area, seq, RowKey { scope, collection: collection.to_owned(), key: key.clone() }, now)? {
             Looked::Hidden => {}
-            Looked::Damaged => page.damaged.push(key),
+            Looked::Damaged => {
+                page.damaged.push(key);
+                places.push(u64::try_from(seq).unwrap_or_default());
+            }
             Looked::Shown(document) => {
                 if !add(&mut page, &mut bytes, document, limit) {
                     page.next = last;
@@ -188,6 +193,36 @@ impl Still {
             let expires_at = row.expires_at;
             shown(row, now).map(|document| (document, expires_at))
         }))
+    }
+
+    /// Adds to a page by the key index what it calls damaged and what is whole elsewhere in the file, as far as there is room in it:
+    /// the tree above it leads astray.
+    pub(super) fn complete(
+        &mut self,
+        options: &Options,
+        page: &mut Page,
+        places: &[LocalSeq],
+        reverse: bool,
+        now: Millis,
+    ) -> Result<(), Error> {
+        let mut bytes: usize = page.documents.iter().map(|document| document.value.len()).sum();
+        let mut found = BTreeMap::new();
+        let wanted: BTreeMap<LocalSeq, &String> = places.iter().copied().zip(&page.damaged).collect();
+        self.each(options, |seq, row| {
+            let is_it = wanted.get(&seq).is_some_and(|key| **key == row.key.key);
+            let more = bytes + row.encoded_bytes();
+            if is_it && more <= PAGE_BYTES_MAX {
+                bytes = more;
+                found.insert(row.key.key.clone(), shown(row, now));
+            }
+        })?;
+        page.damaged.retain(|key| !found.contains_key(key));
+        page.documents.extend(found.into_values().flatten());
+        page.documents.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        if reverse {
+            page.documents.reverse();
+        }
+        Ok(())
     }
 
     /// A page of whole rows.

@@ -142,6 +142,23 @@ fn past_a_broken_leaf_of_rows_every_whole_document_is_listed_and_the_others_are_
 }
 
 #[test]
+fn a_leaf_in_the_wrong_place_is_found_all_the_same() {
+    let path = filled("still-swapped");
+    let leaves = pages(&path, 13);
+    let bytes = std::fs::read(&path).unwrap();
+    let page = |at: usize| &bytes[leaves[at] * PAGE..(leaves[at] + 1) * PAGE];
+    overwrite(&path, leaves[10], 0, page(14));
+    overwrite(&path, leaves[14], 0, page(10));
+    let (store, _) = still(&path);
+    for reverse in [false, true] {
+        let (keys, damaged, _) = listed(&store, reverse);
+        assert_eq!((keys.len(), damaged), (COUNT - 40, Vec::new()), "nothing is lost");
+        assert!(keys.windows(2).all(|pair| (pair[0] < pair[1]) != reverse), "in order, each once");
+    }
+    close(store);
+}
+
+#[test]
 fn past_a_broken_leaf_of_the_key_index_every_document_is_listed() {
     let path = filled("still-index");
     let leaves = pages(&path, 10);
