@@ -36,6 +36,8 @@ pub(super) struct Place {
     pub(super) new: bool,
     /// It is empty, or holds nothing that can be told, and was a database: backups of it were made.
     pub(super) lost: bool,
+    /// There was no file, and backups of one were made: it was lost, or a person has moved it away.
+    pub(super) missing: bool,
 }
 
 /// A file that stands beside the database: `-wal`, `-shm`, `-journal`, `.lock`.
@@ -80,21 +82,17 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
     restore::sweep(disk, path);
     let at = path.display();
     let next = "set Persistence.DatabasePath to another file, or put a backup in its place with 'cbddc restore FILE'";
-    let mut lost = false;
+    let (mut lost, mut missing) = (false, false);
     let new = match header::kind(disk, path)? {
         // A recovery was cut off behind the first of its steps: an empty file here would be taken for the last.
         None if recover::is_under_way(disk, path) => true,
         None => {
-            aside::orphans(disk, path)?;
+            missing = ledger::read(disk, path).last.is_some();
             disk.create(path).map_err(|error| failure::file("creating the database", path, error))?;
             true
         }
         Some(Kind::Empty) => {
             lost = ledger::read(disk, path).last.is_some();
-            // Those of a database that is to be recovered go with it.
-            if !lost && !recover::is_under_way(disk, path) {
-                aside::orphans(disk, path)?;
-            }
             true
         }
         Some(Kind::Database | Kind::Backup) => false,
@@ -111,7 +109,7 @@ pub(super) fn place(disk: &dyn Disk, path: &Path) -> Result<Place, Error> {
             return Err(Error::persistence(format!("{at} is a database of another program; {next}"), None));
         }
     };
-    Ok(Place { lock, new, lost })
+    Ok(Place { lock, new, lost, missing })
 }
 
 fn holds_rows(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {

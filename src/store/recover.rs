@@ -93,6 +93,12 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     note(disk, path, UNDER_WAY, &under_way)
 }
 
+/// Whether there is a backup that a recovery would bring back.
+pub(super) fn has_backup(options: &Options) -> bool {
+    let good = |recovery: &Recovery| backup::newest_good(&*options.disk, &recovery.backups).is_some();
+    options.recovery.as_ref().is_some_and(good)
+}
+
 /// What is carried over may become as large as what is set aside, and its log and the bound on free space come on top.
 fn room_needed(options: &Options) -> u64 {
     let (disk, path) = (&*options.disk, &options.path);

@@ -8,8 +8,8 @@ use super::inbox::Inbox;
 use super::keeper::Keeper;
 use super::reader::{self, Gate};
 use super::{
-    Held, Opened, Options, Shared, Store, Threads, commit, failure, header, ledger, mend, open, recover, schema, state,
-    table, writer,
+    Held, Opened, Options, Shared, Store, Threads, aside, commit, failure, header, ledger, mend, open, recover, schema,
+    state, table, writer,
 };
 use crate::error::Error;
 use crate::replica::{Members, Table};
@@ -33,9 +33,13 @@ impl Store {
         let told = |failure: failure::Failure| failure.into_error("opening", &path);
         recover::put_note_right(&options)?;
         let mut recovering = recover::is_under_way(&*options.disk, &path);
-        if place.lost && !recovering {
-            recover::begin(&options, "the file holds nothing, and backups of it have been made")?;
+        if !recovering && (place.lost || (place.missing && recover::has_backup(&options))) {
+            recover::begin(&options, "the file is not there or holds nothing, and backups of it have been made")?;
             recovering = true;
+        }
+        if place.new && !recovering {
+            // That of a database that is recovered goes with it.
+            aside::orphans(&*options.disk, &path)?;
         }
         let mut refused = None;
         let ready = loop {

@@ -88,17 +88,27 @@ fn members_that_cannot_be_read_may_be_peers() {
 }
 
 #[test]
-fn an_empty_file_of_which_there_are_backups_is_no_new_database() {
-    let path = filled("lost-file", false);
-    let (store, _) = open(&path);
-    backup(&store, &path);
-    close(store);
-    std::fs::write(&path, b"").unwrap();
-    let (store, opened) = open_with(recovering(&path, false)).unwrap();
-    assert!(documents(&store) == 500 && opened.restored, "{opened:?}");
-    let incident = smol::block_on(store.incident()).expect("a person is told");
-    assert!(incident.backup.is_some() && incident.found.contains("holds nothing"), "{incident:?}");
-    close(store);
+fn a_file_that_is_empty_or_gone_and_of_which_there_are_backups_is_no_new_database() {
+    for gone in [false, true] {
+        let path = filled(&format!("lost-file-{gone}"), false);
+        let (store, _) = open(&path);
+        backup(&store, &path);
+        close(store);
+        match gone {
+            true => std::fs::remove_file(&path).unwrap(),
+            false => std::fs::write(&path, b"").unwrap(),
+        }
+        let (store, opened) = open_with(recovering(&path, false)).unwrap();
+        assert!(documents(&store) == 500 && opened.restored, "{opened:?}");
+        let incident = smol::block_on(store.incident()).expect("a person is told");
+        assert!(incident.backup.is_some() && incident.found.contains("holds nothing"), "{incident:?}");
+        close(store);
+        // Where nobody is to bring it back by itself, or nothing is there to bring back, a file that was moved away is not missed.
+        std::fs::remove_file(&path).unwrap();
+        let (store, opened) = open(&path);
+        assert!(documents(&store) == 0 && opened.created);
+        close(store);
+    }
 }
 
 #[test]
