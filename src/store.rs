@@ -31,6 +31,7 @@ mod restore;
 mod salvage;
 mod schema;
 mod scrub;
+mod shelf;
 mod space;
 mod spill;
 mod sql;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::string::String;
 use std::sync::Arc;
@@ -132,6 +132,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The file system's.
     fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
         unsupported()
+    }
+    /// Cuts a file off behind so many bytes and syncs it; says no, and does nothing, where it has a second name.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn cut_off(&self, _path: &Path, _bytes: u64) -> io::Result<bool> {
+        Ok(false)
     }
     /// Takes a file's name away.
     ///
@@ -294,6 +301,15 @@ impl Disk for FileSystem {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+    fn cut_off(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        if file.metadata()?.nlink() > 1 {
+            return Ok(false);
+        }
+        file.set_len(bytes)?;
+        file.sync_all()?;
+        Ok(true)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)

@@ -14,7 +14,7 @@ use super::salvage::{self, Remains};
 use super::space::file_bytes;
 use super::state::State;
 use super::table::SqlTable;
-use super::{Options, aside, backup, restore};
+use super::{Options, aside, restore, shelf};
 use crate::error::Error;
 use crate::id::{ReplicaId, VersionVector};
 use crate::replica::Table;
@@ -69,7 +69,7 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
     log::error!("event=DatabaseDamaged path={at} cause=\"{found}\"");
     let remains = salvage::survey(disk, path).map_err(|error| failure::file("reading", path, error))?;
     let peers = recovery.peers || remains.members_unread || remains.members.values().any(|member| member.tracked);
-    if !peers && backup::newest_good(disk, &recovery.backups).is_none() {
+    if !peers && shelf::newest_good(disk, &recovery.backups).is_none() {
         let message = format!(
             "{at} is damaged: {found}; {}; there is neither a backup nor a peer, so it is left as it is and only read. What is whole can be \
              taken out with 'cbddc export COLLECTION --file {at}' while the node is stopped; then {by_hand}",
@@ -95,7 +95,7 @@ pub(super) fn begin(options: &Options, found: &str) -> Result<(), Error> {
 
 /// Whether there is a backup that a recovery would bring back.
 pub(super) fn has_backup(options: &Options) -> bool {
-    let good = |recovery: &Recovery| backup::newest_good(&*options.disk, &recovery.backups).is_some();
+    let good = |recovery: &Recovery| shelf::newest_good(&*options.disk, &recovery.backups).is_some();
     options.recovery.as_ref().is_some_and(good)
 }
 
@@ -122,7 +122,7 @@ pub(super) fn make_way(options: &Options) -> Result<(), Error> {
         // Logs that are still there are those of the damaged one.
         aside::logs(disk, path, old)?;
         log::error!("event=DatabaseSetAside path={} as={}", path.display(), old.display());
-        match options.recovery.as_ref().and_then(|recovery| backup::newest_good(disk, &recovery.backups)) {
+        match options.recovery.as_ref().and_then(|recovery| shelf::newest_good(disk, &recovery.backups)) {
             Some(backup) => {
                 let under_way = UnderWay { backup: Some(backup.clone()), ..under_way };
                 note(disk, path, UNDER_WAY, &under_way)?;

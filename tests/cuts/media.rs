@@ -148,6 +148,10 @@ impl Media {
     pub(crate) fn bytes(&self, inode: Inode) -> &[u8] {
         &self.inodes[inode].now
     }
+    /// How many names a file has.
+    pub(crate) fn links(&self, inode: Inode) -> usize {
+        self.names.values().filter(|named| **named == inode).count()
+    }
     /// Bytes of all files that have a name.
     pub(crate) fn used(&self) -> u64 {
         let files: BTreeSet<&Inode> = self.names.values().collect();

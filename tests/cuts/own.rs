@@ -181,6 +181,16 @@ impl Disk for Own {
         state.media.move_to(&from, inode, &to);
         Ok(())
     }
+    fn cut_off(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let name = self.name(path)?;
+        let inode = self.file(&self.0.lock(), &name)?;
+        if self.0.lock().media.links(inode) > 1 {
+            return Ok(false);
+        }
+        self.begin(Call::Truncate)?.media.set_length(inode, bytes as usize);
+        self.sync_file(inode)?;
+        Ok(true)
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         let name = self.name(path)?;
         let mut state = self.begin(Call::Delete)?;

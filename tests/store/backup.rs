@@ -64,6 +64,28 @@ fn the_oldest_by_number_go_and_numbers_are_not_used_again() {
     close(store);
 }
 
+/// Freeing a large file in one piece holds up every sync on some file systems.
+#[test]
+fn an_old_backup_is_emptied_before_its_name_goes_unless_it_has_another_name() {
+    let path = database("emptied");
+    let (store, _) = open(&path);
+    let mut held = Vec::new();
+    for n in 0..3 {
+        fill(&store, n, n + 1);
+        let made = smol::block_on(store.backup(order(&path, 1))).unwrap();
+        held.push((fs::File::open(&made.path).unwrap(), made));
+        if n == 1 {
+            fs::hard_link(&held[1].1.path, path.with_file_name("mine.db")).unwrap();
+        }
+    }
+    let bytes = |n: usize| held[n].0.metadata().unwrap().len();
+    assert_eq!((bytes(0), bytes(1), bytes(2)), (0, held[1].1.bytes, held[2].1.bytes));
+    assert_eq!(names(&path), ["backup-20231114-000003.db", "latest.db"]);
+    close(store);
+    let copy = database("emptied-copy");
+    assert_eq!(restore(&copy, &path.with_file_name("mine.db")).unwrap().rows, 2, "it is whole under its other name");
+}
+
 #[test]
 fn writes_and_reads_go_on_while_a_backup_is_made() {
     for wal in [true, false] {
