@@ -149,6 +149,24 @@ fn an_image_is_not_begun_with_what_cannot_be_right() {
 }
 
 #[test]
+fn a_release_of_programs_with_planted_bugs_is_refused() {
+    let folder = Folder::new();
+    let targets = fs::read_to_string(top().join("cross/targets")).unwrap();
+    for target in targets.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.contains("musl")) {
+        let place = folder.path().join(target).join("dist");
+        fs::create_dir_all(&place).unwrap();
+        executable(&place.join("cbddc"), "\0CBDDC_MUTANT\0");
+    }
+    // In the place of the real one, which is not on every machine.
+    let tools = folder.path().join("bin");
+    fs::create_dir(&tools).unwrap();
+    executable(&tools.join("lintian"), "#!/bin/sh\n");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let output = Command::new(top().join("release")).arg(folder.path()).env("PATH", path).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("planted bugs"), "{}", said(&output));
+}
+
+#[test]
 fn the_data_partition_of_the_install_page_lets_a_board_boot_without_it() {
     let (page, unit) = ("docs/install.md", "boards/package/cbddc.service");
     let [page, unit] = [page, unit].map(|file| fs::read_to_string(top().join(file)).unwrap());
