@@ -126,6 +126,7 @@ const FILES: &[(&str, &str)] = &[
     (GENERIC, include_str!("../boards/generic.toml")),
     ("gateway-arm64-512", include_str!("../boards/gateway-arm64-512.toml")),
     ("gateway-armv7-128", include_str!("../boards/gateway-armv7-128.toml")),
+    ("generic-small", include_str!("../boards/generic-small.toml")),
     ("pi-3b", include_str!("../boards/pi-3b.toml")),
     ("pi-4b", include_str!("../boards/pi-4b.toml")),
     ("pi-5", include_str!("../boards/pi-5.toml")),
@@ -217,7 +218,8 @@ impl Board {
     }
     fn fit(&self, machine: &Machine) -> Option<Fit> {
         // A 32-bit and a 64-bit machine may bear the same model, and a 32-bit system may run on a 64-bit board.
-        if !self.targets.iter().any(|target| target.starts_with(machine.architecture)) {
+        let serves = |target: &String| target.starts_with(machine.architecture);
+        if !self.targets.is_empty() && !self.targets.iter().any(serves) {
             return None;
         }
         let start =
@@ -310,7 +312,9 @@ mod tests {
     #[test]
     fn a_small_machine_that_no_model_names_is_a_small_board() {
         assert_eq!(chosen("Some Gateway Rev 2", 118, "arm"), "gateway-armv7-128");
-        assert_eq!(chosen("Some Gateway Rev 2", 129, "arm"), GENERIC);
+        assert_eq!(chosen("Some Gateway Rev 2", 129, "arm"), "generic-small");
+        assert_eq!(chosen("", 118, "aarch64"), "generic-small");
+        assert_eq!(chosen("", 240, "x86_64"), "generic-small");
         assert_eq!(chosen("", 487, "aarch64"), "gateway-arm64-512");
     }
 

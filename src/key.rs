@@ -162,7 +162,6 @@ fn load_or_create(what: &str, path: &Path, new: impl FnOnce() -> Result<KeyBytes
     }
 }
 
-/// A disk that is full now has room another time, without anybody changing the configuration: worth another start.
 fn not_created(what: &str, path: &Path, error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Persistence {
@@ -170,14 +169,28 @@ fn not_created(what: &str, path: &Path, error: &std::io::Error) -> Error {
             message: format!("{what}: {} cannot be created ({error}); free some space", path.display()),
             source: None,
         },
+        _ if is_of_the_disk(error) => of_the_disk(what, path, "created", error),
         _ => wrong(what, path, &format!("cannot be created ({error}); make its folder writable or name another")),
     }
 }
 
+/// Whether the disk is at fault: the next start may meet a better one, without anybody changing the configuration.
+fn is_of_the_disk(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::ROFS | Errno::NXIO | Errno::NODEV | Errno::STALE))
+}
+
+fn of_the_disk(what: &str, path: &Path, done: &str, error: &std::io::Error) -> Error {
+    let next = "look at the kernel log, the card and how it is mounted";
+    Error::persistence(format!("{what}: {} cannot be {done} ({error}); {next}", path.display()), None)
+}
+
 /// `None` where there is no such file.
 fn load(what: &str, path: &Path) -> Result<Option<KeyBytes>, Error> {
-    let unreadable = |error: std::io::Error| {
-        wrong(what, path, &format!("cannot be read ({error}); check the path, and run this as the file's owner"))
+    let unreadable = |error: std::io::Error| match is_of_the_disk(&error) {
+        true => of_the_disk(what, path, "read", &error),
+        false => {
+            wrong(what, path, &format!("cannot be read ({error}); check the path, and run this as the file's owner"))
+        }
     };
     // The kind is asked first: opening a pipe would wait for a writer.
     let meta = match fs::metadata(path) {
@@ -295,6 +308,13 @@ mod tests {
         let error = load_or_create_cluster_key(path).unwrap_err();
         assert_eq!(error.code(), "CONFIG_ERROR");
         error.to_string()
+    }
+
+    #[test]
+    fn what_the_disk_is_to_blame_for_is_no_wrong_configuration() {
+        let code = |errno: Errno| not_created(CLUSTER, Path::new("cluster.key"), &errno.into()).code();
+        assert_eq!([Errno::NOSPC, Errno::ROFS, Errno::IO].map(code), ["PERSISTENCE_ERROR"; 3]);
+        assert_eq!([Errno::ACCESS, Errno::NOTDIR].map(code), ["CONFIG_ERROR"; 2]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 from .base import Base
+from .kinds import kind
 from .node import Api
 from .say import Failure, check, run, say, wait
 
@@ -16,12 +17,7 @@ from .say import Failure, check, run, say, wait
 BOOT_PATIENCE = int(os.environ.get("CBDDC_BOARDS_PATIENCE", "900"))
 BOOT_ATTEMPTS = 2
 
-MACHINES = {
-    # As in boards/qemu-virt-arm64.toml and boards/qemu-virt-armv7.toml.
-    "arm64": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-m", "512"],
-    "armhf": ["qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "cortex-a7", "-m", "256"],
-    "amd64": ["qemu-system-x86_64", "-M", "q35", "-m", "512"],
-}
+EMULATORS = {"arm64": "qemu-system-aarch64", "armhf": "qemu-system-arm", "amd64": "qemu-system-x86_64"}
 CONSOLES = {"arm64": "ttyAMA0", "armhf": "ttyAMA0", "amd64": "ttyS0"}
 
 
@@ -43,11 +39,15 @@ def free_port():
 
 
 class Board:
-    """A machine. Off at first; `boot` and `cut_power` as often as wanted, always with the same disk."""
+    """A machine. Off at first; `boot` and `cut_power` as often as wanted, always with the same disk. `which`: the name of a board
+    file, or a package architecture."""
 
-    def __init__(self, folder, name, arch, lan=None, address=None, disk=None, extra=(), smp=1, memory=None, udev=False, quick=False, forwards=()):
-        self.folder, self.name, self.arch = folder / name, name, arch
-        self.lan, self.address, self.extra, self.smp, self.memory = lan, address, list(extra), smp, memory
+    def __init__(self, folder, name, which, lan=None, address=None, disk=None, extra=(), udev=False, quick=False, forwards=()):
+        self.folder, self.name, self.kind = folder / name, name, kind(which)
+        self.arch = arch = self.kind.arch
+        self.lan, self.address = lan, address
+        # Disks beside its own, raw: those that are only read, then those of `data`.
+        self.extra, self.data = list(extra), []
         # Ports of this machine that lead to ports of the board.
         self.udev, self.quick, self.forwards = udev, quick, dict(forwards)
         self.base = Base(arch).made()
@@ -61,12 +61,6 @@ class Board:
     def command(self, port):
         # Where the file system below has no O_DIRECT, writethrough is as strict and slower.
         cache = "none" if direct_io(self.folder) else "writethrough"
-        machine = list(MACHINES[self.arch])
-        if self.memory:
-            machine[machine.index("-m") + 1] = str(self.memory)
-        if self.arch == "amd64":
-            # Emulated like the others: what a nested machine offers of its processor differs from host to host.
-            machine += ["-accel", "tcg", "-cpu", "qemu64"]
         words = f"root=/dev/vda1 console={CONSOLES[self.arch]} net.ifnames=0 quiet loglevel=4 systemd.hostname={self.name} panic=-1 {PLAIN}"
         masked = [*([] if self.udev else UDEV), *(JOURNAL if self.quick else [])]
         words += "".join(f" systemd.mask={unit}" for unit in masked)
@@ -74,9 +68,10 @@ class Board:
             words += f" lan={self.address}"
         disks = [f"file={self.disk},if=none,id=disk0,format=qcow2,cache={cache}"]
         disks += [f"file={path},if=none,id=disk{n},format=raw,readonly=on" for n, path in enumerate(self.extra, 1)]
+        disks += [f"file={path},if=none,id=disk{n},format=raw,cache={cache}" for n, path in enumerate(self.data, len(disks))]
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in {port: 5080, **self.forwards}.items())
         line = [
-            *machine, "-smp", str(self.smp), "-nographic", "-no-reboot", "-nodefaults",
+            EMULATORS[self.arch], "-M", self.kind.machine, "-cpu", self.kind.cpu, "-m", str(self.kind.memory_mib), "-nographic", "-no-reboot", "-nodefaults",
             "-kernel", str(self.base.kernel), "-initrd", str(self.base.initramfs), "-append", words,
             "-serial", f"file:{self.console}",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.folder}/agent.sock,server=on,wait=off",
@@ -136,7 +131,7 @@ class Board:
             time.sleep(0.2)
             self.check_alive()
             raise Failure(f"{self.name} did not boot within {BOOT_PATIENCE} s") from None
-        say(f"{self.name} ({self.arch}) has booted after {time.monotonic() - began:.1f} s")
+        say(f"{self.name} ({self.arch}, {self.kind.memory_mib} MiB) has booted after {time.monotonic() - began:.1f} s")
         return self
 
     def check_alive(self):

@@ -17,12 +17,18 @@ class Api:
         self.address = address
 
     def ask(self, method, path, body=None, patience=60):
+        """The status and the body of the answer."""
+        status, _, answer = self.whole(method, path, body, patience)
+        return status, answer
+
+    def whole(self, method, path, body=None, patience=60):
+        """The same, and the headers between them."""
         connection = http.client.HTTPConnection(self.address, timeout=patience)
         headers = {"Authorization": f"Bearer {TOKEN}", "Host": "127.0.0.1:5080"}
         try:
             connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, answer.headers, answer.read()
         finally:
             connection.close()
 

@@ -5,12 +5,14 @@ import tempfile
 import time
 
 from .guest import BOOT_PATIENCE, free_port
+from .kinds import EDGE, kind, kinds
 from .lan import Lan
 from .neighbour import Neighbour
 from .say import Failure, check, say, wait
 from .site import Site, halves, install_node, new_key, package, sums, together
 
 ROWS = 8759
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 # The x86-64 node that joins two boards, where it is not the amd64 package's: one that has been built for this machine already.
 OWN_PROGRAM = os.environ.get("CBDDC_BOARDS_OWN_PROGRAM")
 # For a year of rows on emulated boards, on a machine that does something else as well.
@@ -44,9 +46,9 @@ def converged(boards, collection, documents, patience=PATIENCE):
     return next(iter(seen.values()))[1]
 
 
-def linked(one, name):
+def linked(one, name, how="discovery"):
     line = one.wait_for(f"a link to {name}", f"journalctl -u cbddc -o cat --no-pager | grep -m1 -E 'peer linked node={name}(-| )'")
-    say(f"discovery: {one.name} says: {line.strip()}")
+    say(f"{how}: {one.name} says: {line.strip()}")
 
 
 def two(alpha, beta, lan, key):
@@ -86,29 +88,41 @@ def well(boards):
     say(f"{boards[0].name}'s peers:\n{boards[0].do('cbddc peers')}")
 
 
-def pair(arches=("arm64", "armhf", "amd64")):
-    """With three architectures the third board joins the two; with two, a node on this machine does."""
-    with tempfile.TemporaryDirectory() as parts, Site("pair", [package(arch) for arch in dict.fromkeys(arches)] + halves(parts)) as site:
+def pair(*names):
+    """The first two find each other, each other one joins them; a node on this machine does where no board is an x86-64 one.
+    Where nothing is named: every board there is, and an emulated x86-64 machine."""
+    models = [kind(name) for name in names or [*(each.name for each in kinds()), EDGE[0]]]
+    if len(models) < 2:
+        raise Failure("a pair is two boards or more")
+    arches = list(dict.fromkeys(model.arch for model in models))
+    with tempfile.TemporaryDirectory() as parts, Site("pair", [package(arch) for arch in arches] + halves(parts)) as site:
         site.lan, key, link_port = Lan(site.folder), new_key(), free_port()
         boards = [
-            site.board(name, arch, address=f"10.77.0.{n}/24", forwards={} if n > 2 else {link_port: 5000})
-            for n, (name, arch) in enumerate(zip(("alpha", "beta", "gamma"), arches), 2)
+            site.board(NAMES[n], model, address=f"10.77.0.{n + 2}/24",
+                       forwards={} if n else {link_port: 5000})
+            for n, model in enumerate(models)
         ]
         two(*boards[:2], site.lan, key)
-        if len(boards) == 3:
-            boards[2].boot()
-            install_node(boards[2], key)
-            linked(boards[2], "alpha")
-            say(f"{arches[2]} has joined: three architectures, one checksum {converged(boards, 'temps', ROWS)[:16]}")
-            converged(boards, "notes", 4)
+        for more, board in enumerate(boards[2:], 3):
+            board.boot()
+            install_node(board, key)
+            linked(board, "alpha")
+            say(f"{board.kind.name} ({board.arch}) has joined, one checksum on {more} boards: {converged(boards[:more], 'temps', ROWS)[:16]}")
+            converged(boards[:more], "notes", 4)
+        if EDGE[0] not in arches:
+            with Neighbour(site.folder / "neighbour", key, link_port, OWN_PROGRAM) as neighbour:
+                joined(neighbour, boards[0])
+                well(boards)
+        else:
             well(boards)
-            return
-        with Neighbour(site.folder / "neighbour", key, link_port, OWN_PROGRAM) as neighbour:
-            linked(boards[0], "neighbour")
-            wait("this machine has the year", PATIENCE, lambda: holds(neighbour, "temps") == ROWS)
-            wait("this machine has the notes", PATIENCE, lambda: holds(neighbour, "notes") == 4)
-            for collection in ("temps", "notes"):
-                here, there = neighbour.sums(collection), sums(boards[0], collection)
-                check(here == there, f"{collection} differ: {here} here, {there} on alpha")
-            say(f"x86-64 has joined: three architectures, one checksum {neighbour.sums('temps')[1][:16]}")
-            well(boards)
+
+
+def joined(neighbour, board):
+    """A node on this machine, x86-64, outside of the boards' network: it dials the board that it was told, by TCP."""
+    linked(board, "neighbour", "a fixed peer")
+    wait("this machine has the year", PATIENCE, lambda: holds(neighbour, "temps") == ROWS)
+    wait("this machine has the notes", PATIENCE, lambda: holds(neighbour, "notes") == 4)
+    for collection in ("temps", "notes"):
+        here, there = neighbour.sums(collection), sums(board, collection)
+        check(here == there, f"{collection} differ: {here} here, {there} on {board.name}")
+    say(f"x86-64 has joined, not emulated, by TCP: one checksum {neighbour.sums('temps')[1][:16]}")

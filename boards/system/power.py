@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .base import TOP
 from .guest import BOOT_PATIENCE
+from .kinds import kind
 from .node import GONE
 from .say import Failure, check, run, say
 from .site import PACKAGES, Site, install_node, new_key, package
@@ -19,7 +20,6 @@ SEED = int(os.environ.get("CBDDC_POWER_SEED", str(int(time.time()))))
 WRITERS = 4
 # A node that does not sync loses something at the first cut or the second.
 WEAK_ROUNDS_MAX = 5
-TARGETS = {"arm64": "aarch64-unknown-linux-musl", "armhf": "armv7-unknown-linux-musleabihf", "amd64": "x86_64-unknown-linux-musl"}
 # Fewer than these in a round would prove little on a slow machine.
 ACKNOWLEDGED_MIN = 20
 # What costs an emulated board seconds at every boot and has no part in what is proved here: the journal, whose files are mended
@@ -125,12 +125,13 @@ def rounds(site, board, count, random_numbers):
         yield missing
 
 
-def power(arch="arm64", count=None):
+def power(which="arm64", count=None):
     """No acknowledged write is lost. The board is alone: nobody else could bring back what it forgot."""
     count = count or ROUNDS
-    say(f"{count} power cuts of {arch}, seed {SEED}")
-    with Site("power", [package(arch)]) as site:
-        board = site.board("lonely", arch, quick=True).boot()
+    model = kind(which)
+    say(f"{count} power cuts of {model.name}, seed {SEED}")
+    with Site("power", [package(model.arch)]) as site:
+        board = site.board("lonely", model, quick=True).boot()
         board.write("/etc/systemd/system/cbddc.service.d/quick.conf", QUICK)
         install_node(board, new_key(), Network={"EnableDiscovery": False})
         board.do("sync")
@@ -141,22 +142,29 @@ def power(arch="arm64", count=None):
     say(f"{count} power cuts, no acknowledged write lost, every boot served")
 
 
-def weak_program(arch):
-    """The node with planted bugs that can be switched on; the build of everybody else's node is not touched by it."""
-    made = PACKAGES / f"cbddc-weak-{arch}"
-    binary = TARGETS[arch]
-    run(str(TOP / "cross/build"), binary, "--features", "mutants", timeout=3600)
+def weak_program(model):
+    """The node with planted bugs that can be switched on, built in a folder of its own: releases and packages are taken from
+    where everybody's node is built, and never see this one."""
+    target, everybodys = model.target, Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")).resolve()
+    place, tools = everybodys / "weak", everybodys / "weak/cross"
+    place.mkdir(parents=True, exist_ok=True)
+    # cross/table.sh looks for its tools where it builds.
+    tools.unlink(missing_ok=True)
+    tools.symlink_to(everybodys / "cross")
+    run("env", f"CARGO_TARGET_DIR={place}", str(TOP / "cross/build"), target, "--features", "mutants", timeout=3600)
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / binary / "dist/cbddc", made)
+    made = PACKAGES / f"cbddc-weak-{model.arch}"
+    shutil.copy(place / target / "dist/cbddc", made)
     return made
 
 
-def weak(arch="arm64"):
+def weak(which="arm64"):
     """The same with nodes that sync too little: the cuts must find them out, or they prove nothing."""
-    program = weak_program(arch)
+    model = kind(which)
+    program = weak_program(model)
     for mutant in ("SynchronousNormal", "SynchronousOff"):
-        with Site(f"weak-{mutant.lower()}", [package(arch), program]) as site:
-            board = site.board("weak", arch, quick=True).boot()
+        with Site(f"weak-{mutant.lower()}", [package(model.arch), program]) as site:
+            board = site.board("weak", model, quick=True).boot()
             board.write("/etc/systemd/system/cbddc.service.d/quick.conf", f"{QUICK}Environment=CBDDC_MUTANT={mutant}\n")
             install_node(board, new_key(), Network={"EnableDiscovery": False})
             board.do(f"systemctl stop cbddc && install /media/packages/{program.name} /usr/bin/cbddc && systemctl start cbddc && sync")

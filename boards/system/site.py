@@ -9,7 +9,7 @@ from pathlib import Path
 from .base import PLACE, TOP
 from .guest import BOOT_PATIENCE, Board, install, packages_disk
 from .node import TOKEN
-from .say import Failure, run
+from .say import Failure
 
 PACKAGES = TOP / "target" / "packages"
 ROWS = TOP / "tests" / "data" / "sf-temps.csv"
@@ -36,7 +36,7 @@ def package(arch, version=None):
     """The package of this version, 0.1.0 say, as boards/package/make left it; the newest where none is named."""
     found = sorted(PACKAGES.glob(f"cbddc_{version or '*'}-*_{arch}.deb"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise Failure(f"no package of {arch} in {PACKAGES}: boards/package/make {arch} makes it")
+        raise Failure(f"no package {version or 'of any version'} of {arch} in {PACKAGES}: boards/package/make {arch} {version or ''}".rstrip() + " makes it")
     return found[-1]
 
 
