@@ -77,7 +77,9 @@ fn a_purge_of_data_on_a_partition_of_its_own_is_carried_through() {
     // As it is with a mount point: emptied, never removed.
     board.has("rmdir", "case $1 in */var/lib/cbddc) echo busy >&2; exit 1 ;; *) exec /bin/rmdir \"$@\" ;; esac");
     let own = "etc/systemd/system/cbddc.service.d/board.conf";
-    for file in ["var/lib/cbddc/data/cbddc.db", "var/lib/cbddc/.hidden", "etc/cbddc/cluster.key", "etc/cbddc/api.token", own] {
+    for file in
+        ["var/lib/cbddc/data/cbddc.db", "var/lib/cbddc/.hidden", "etc/cbddc/cluster.key", "etc/cbddc/api.token", own]
+    {
         board.write(file, "x");
     }
     let kept = board.runs("postrm", "", "remove");
@@ -152,7 +154,8 @@ fn an_image_is_not_begun_with_what_cannot_be_right() {
 fn a_release_of_programs_with_planted_bugs_is_refused() {
     let folder = Folder::new();
     let targets = fs::read_to_string(top().join("cross/targets")).unwrap();
-    for target in targets.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.contains("musl")) {
+    for target in targets.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.contains("musl"))
+    {
         let place = folder.path().join(target).join("dist");
         fs::create_dir_all(&place).unwrap();
         executable(&place.join("cbddc"), "\0CBDDC_MUTANT\0");
