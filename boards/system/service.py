@@ -2,7 +2,9 @@
 
 import re
 
+from .base import TOP
 from .guest import BOOT_PATIENCE, install
+from .image import BOARDS
 from .say import check, say
 from .site import Site, install_node, new_key, package, settings
 
@@ -83,6 +85,24 @@ def service(arch="arm64"):
         board.api.until_it_serves(BOOT_PATIENCE)
         has_data(board)
         say("started by itself after a boot")
-        board.do("dpkg -P cbddc")
-        check(board.does("test -e /var/lib/cbddc")[0] != 0 and board.does("test -e /etc/cbddc/cluster.key")[0] != 0, "purge left data")
+        limit = board.do("systemctl show -p MemoryMax --value cbddc; cat /etc/systemd/system/cbddc.service.d/board.conf")
+        # The budget of the board, and a quarter.
+        ram_mib = int(re.search(r"\nram_mib = (\d+)", (TOP / "boards" / f"{BOARDS[arch]}.toml").read_text())[1])
+        check(limit.startswith(f"{ram_mib * 5 // 4 * 1024 * 1024}\n"), f"the memory limit is not that of {BOARDS[arch]}: {limit}")
+        say(f"the memory limit is that of the board: {ram_mib * 5 // 4} MiB")
+        purged(board)
         say("purged: nothing is left")
+        # The layout of docs/install.md, where the folder cannot be removed.
+        board.do("mkdir /var/lib/cbddc && mount -t tmpfs -o size=64m tmpfs /var/lib/cbddc")
+        install_node(board, key, older.name)
+        board.do("cbddc put notes apart 1 && test -s /var/lib/cbddc/data/cbddc.db")
+        purged(board)
+        say("purged with the data on a file system of its own: nothing is left on it")
+
+
+def purged(board):
+    board.do("dpkg -P cbddc")
+    left = board.do("ls -A /var/lib/cbddc /etc/cbddc /etc/systemd/system/cbddc.service.d 2>/dev/null || true; dpkg-query -W -f '${db:Status-Status}' cbddc 2>/dev/null || true")
+    lines = [line for line in left.splitlines() if line and not line.endswith(":")]
+    check(lines in ([], ["not-installed"]), f"purge left {lines}")
+    check(board.does("test -e /etc/systemd/system/multi-user.target.wants/cbddc.service")[0] != 0, "purge left the service enabled")

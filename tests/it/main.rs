@@ -40,6 +40,7 @@ mod members;
 mod metrics;
 mod openapi;
 mod overview;
+mod packages;
 mod pair;
 mod queue;
 mod reload;
