@@ -67,7 +67,7 @@ impl<'a> Shelf<'a> {
         let shelf = Shelf { disk, folder, stopping };
         let told = |doing: &str, at: &Path| {
             let (doing, at) = (doing.to_string(), at.to_path_buf());
-            move |error: std::io::Error| failure::backup_file(&doing, &at, error)
+            move |error: io::Error| failure::backup_file(&doing, &at, error)
         };
         disk.create_folders(folder).map_err(told("creating the folder", folder))?;
         for name in disk.names(folder).map_err(told("reading the folder", folder))? {
@@ -127,7 +127,9 @@ impl<'a> Shelf<'a> {
             if !self.disk.cut_off(at, left).unwrap_or(false) {
                 break;
             }
-            std::thread::sleep(if left > 0 { PAUSE } else { Duration::ZERO });
+            if left > 0 {
+                std::thread::sleep(PAUSE);
+            }
         }
         self.disk.remove(at)
     }
